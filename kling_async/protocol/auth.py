@@ -68,7 +68,9 @@ def credentials_from(
     Raises `ConfigError` for half a pair, for both kinds at once, and for keys with blanks around or inside.
     """
     if api_key is not None and (access_key is not None or secret_key is not None):
-        raise ConfigError("expected an api_key or a pair of access_key and secret_key, found both; give one of them")
+        raise ConfigError(
+            "expected an api_key or a pair of access_key and secret_key, found both; give one of them"
+        )
     if api_key is not None:
         return ApiKey(_clean("api_key", api_key))
     if access_key is None and secret_key is None:
@@ -105,7 +107,9 @@ def credentials_from_env(env: Mapping[str, str]) -> Credentials:
 def _clean(name: str, value: str) -> str:
     text = value.strip()
     if not text or not text.isascii() or any(ch.isspace() or not ch.isprintable() for ch in text):
-        raise ConfigError(f"{name}: expected a key without blanks inside, found something else; copy it again")
+        raise ConfigError(
+            f"{name}: expected a key without blanks inside, found something else; copy it again"
+        )
     return text
 
 
@@ -161,7 +165,7 @@ class Signer:
 
 def _sign(pair: KeyPair, wall: float) -> str:
     # Imported here: a client with a plain API key needs no JWT library at start.
-    import jwt  # noqa: PLC0415
+    import jwt
 
     claims = {"iss": pair.access_key, "exp": int(wall + LIFETIME), "nbf": int(wall - LEEWAY)}
     with warnings.catch_warnings():

@@ -65,7 +65,11 @@ def heals(error: errors.KlingError) -> bool:
     """Tell whether a call that only reads is worth repeating after *error*."""
     return isinstance(
         error,
-        errors.TransportError | errors.MalformedReply | errors.ServerError | errors.RateLimited | errors.NoFreeSlot,
+        errors.TransportError
+        | errors.MalformedReply
+        | errors.ServerError
+        | errors.RateLimited
+        | errors.NoFreeSlot,
     )
 
 

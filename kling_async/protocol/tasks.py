@@ -161,6 +161,7 @@ class Task:
             raise TaskFailed(f"task {self.task_id} failed: {reason}", self, reason)
         if self.status == TaskStatus.SUCCEED and not self.images:
             raise EmptyResult(
-                f"task {self.task_id} succeeded but shows no picture; ask again later with retrieve()", self.task_id
+                f"task {self.task_id} succeeded but shows no picture; ask again later with retrieve()",
+                self.task_id,
             )
         return self
