@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 
-from kling_async.errors import MalformedReply
+from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
@@ -64,6 +64,8 @@ def read_envelope(reply: Reply) -> Envelope:
             "API calls never follow redirects: check the base URL",
             reply.status,
         )
+    if reply.status == 407:
+        raise ConfigError("the proxy wants credentials (HTTP 407); put them into the proxy's URL")
     document = _document(reply)
     code = _code(document.get("code"))
     request_id = text(document.get("request_id")) or reply.headers.get("x-request-id", "")
