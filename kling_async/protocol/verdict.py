@@ -37,6 +37,10 @@ class Verdict(Enum):
 _TABLE: tuple[tuple[type[errors.KlingError], Verdict], ...] = (
     (errors.TokenNotYetValid, Verdict.REFRESH),
     (errors.TokenExpired, Verdict.REFRESH),
+    (
+        errors.InvalidJob,
+        Verdict.REJECTED,
+    ),  # a picture changed while it was sent: the request never arrived whole
     (errors.ConfigError, Verdict.ACCOUNT_STOP),
     (errors.AuthError, Verdict.ACCOUNT_STOP),
     (errors.AccountError, Verdict.ACCOUNT_STOP),
