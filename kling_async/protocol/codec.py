@@ -117,7 +117,7 @@ def _kind(value: object) -> str:
 def _code(value: object) -> int | None:
     if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
         return 0
-    number = _number(value)
+    number = number(value)
     return None if number is None else int(number)
 
 
@@ -131,7 +131,8 @@ def text(value: object) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
-def _number(value: object) -> Decimal | None:
+def number(value: object) -> Decimal | None:
+    """Return *value*, a number or the text of one, if it is finite and not absurd."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
@@ -142,12 +143,12 @@ def _number(value: object) -> Decimal | None:
 
 
 def _index(value: object) -> int | None:
-    number = _number(value)
+    number = number(value)
     return int(number) if number is not None and number >= 0 else None
 
 
 def _moment(value: object) -> datetime | None:
-    number = _number(value)
+    number = number(value)
     try:
         return None if number is None else _EPOCH + timedelta(milliseconds=float(number))
     except OverflowError:
@@ -190,7 +191,7 @@ def _lenient() -> Converter:
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook(str, lambda value, _: text(value))
     converter.register_structure_hook(int | None, lambda value, _: _index(value))
-    converter.register_structure_hook(Decimal | None, lambda value, _: _number(value))
+    converter.register_structure_hook(Decimal | None, lambda value, _: number(value))
     converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
     converter.register_structure_hook_func(
         lambda kind: kind == tuple[_WireImage, ...],
