@@ -49,7 +49,11 @@ class Rules:
 
 @frozen(kw_only=True)
 class Order:
-    """One job ready to be sent: its *body* is complete and carries *external_task_id*."""
+    """
+    One job ready to be sent: its *body* is complete and carries *external_task_id*.
+
+    *adopt* says that a task which has that id already is this job's, as in `flows.submit()`.
+    """
 
     path: str
     model: str
@@ -57,6 +61,7 @@ class Order:
     external_task_id: str
     slots: int
     key: str = ""
+    adopt: bool = True
 
 
 @frozen(kw_only=True)
@@ -124,6 +129,7 @@ class Creation:
             find_request(order.path, order.external_task_id),
             order.external_task_id,
             self._patience,
+            adopt=order.adopt,
         )
         try:
             submission = await self._link.drive(flow, self._rules.timeouts, self._watch)

@@ -61,9 +61,9 @@ class Engine:
         """Return how long a flow goes on that may repeat *retries* times."""
         return Patience(retries=retries, settle=timeouts.settle, dice=self.clock.dice, quota=self.quota)
 
-    async def submit(self, order: Order, rules: Rules) -> Tracked:
+    async def submit(self, order: Order, rules: Rules) -> tuple[Link, Tracked]:
         """
-        Make the task of *order* as soon as there are slots for it, and have it looked after.
+        Make the task of *order* as soon as an account has slots for it, and have it looked after there.
 
         Raises what `flows.submit()` raises. A caller that is cancelled leaves at once; a create under way goes on and
         its task is looked after all the same.
@@ -77,7 +77,7 @@ class Engine:
             turnstile = await link.lane(order.model, rules.timeouts)
             patience = self.patience(rules.retries, rules.timeouts)
             try:
-                return await Creation(tools, link, turnstile, order, rules, patience).run()
+                return link, await Creation(tools, link, turnstile, order, rules, patience).run()
             except TurnstileClosed as closed:
                 _log.info("account %s takes no more jobs: %s", link.name, closed.error)
 
