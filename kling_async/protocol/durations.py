@@ -27,7 +27,7 @@ _PAUSE_BINS = (
     5  # a run of so many rare bins is a pause between two habits (quick refusals, then the pictures)
 )
 
-_UNKNOWN_GROWTH = 0.08  # of its age passes between two looks at a task while nothing is known
+_UNKNOWN_GROWTH = 0.06  # of its age passes between two looks at a task while nothing is known
 _STRAGGLER_GROWTH = 0.1  # of its delay passes between two looks at a straggler
 
 

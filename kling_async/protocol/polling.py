@@ -24,18 +24,18 @@ The caller asks for a plan at *wake_at*, after reporting the answers of a turn, 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from attrs import define, frozen
+from attrs import frozen
 
 from kling_async.errors import ConfigError
 from kling_async.protocol.durations import Durations
-from kling_async.protocol.listing import DEEPEST_PAGE, Listing
+from kling_async.protocol.listing import Listing
 from kling_async.protocol.pace import Backoff, Bucket, Pace
-from kling_async.protocol.wheel import Wheel
+from kling_async.protocol.sweeps import Sweep, choose
+from kling_async.protocol.watched import Board, Row
 
 __all__ = ["Glance", "PollBook", "Seen", "Turn"]
 
@@ -70,37 +70,6 @@ class Seen:
 
     ended: tuple[str, ...]
     next_page: int | None
-
-
-@define(eq=False)
-class _Row:
-    task_id: str
-    born: float
-    fresh: bool  # its create was seen, so *born* is its true beginning
-    mark: float | None  # its place in the list, see `listing`
-    due: float = -inf
-    entry: int = -1
-    looked: float = -inf  # when it was last seen not to have ended
-    asked: float = -inf  # when it last got a single GET
-    place: _Place | None = None  # None: on the wheel
-
-
-_Place: TypeAlias = dict[str, _Row]
-
-
-@define(eq=False)
-class _Sweep:
-    since: float
-    size: int
-    pages: set[int]  # asked and not answered
-    wanted: _Place  # rows not shown so far
-    deepest: int
-    targets: int
-    asked: int
-    shown: int = 0
-    vain: int = 0  # pages in succession that showed none of the wanted
-    full: bool = False  # the deepest page was a full one
-    broken: bool = False  # a page was not answered
 
 
 class PollBook:
@@ -143,13 +112,9 @@ class PollBook:
         self._gets = Bucket.of(gets_per_second)
         self._hints = Bucket.of(hints_per_second)
         self._backoff = Backoff()
-        self._wheel: Wheel[_Row] = Wheel(min_interval / 8)
-        self._rows: _Place = {}
-        self._ready: _Place = {}
-        self._queue: _Place = {}
-        self._hinted: _Place = {}
-        self._out: _Place = {}
-        self._sweep: _Sweep | None = None
+        self._board = Board(min_interval / 8)
+        self._rows = self._board.rows
+        self._sweep: Sweep | None = None
         self._broken_sweeps = 0
         # What few rows have, kept apart to keep the others small.
         self._again: set[str] = set()  # hinted while its GET was out
@@ -199,21 +164,23 @@ class PollBook:
         if row is not None:
             return row.due
         fresh = age <= 0.0
-        row = _Row(task_id, now - age, fresh, self._listing.enter() if fresh else None)
+        self._listing.advance(now)
+        row = Row(task_id, now - age, fresh, self._listing.enter() if fresh else None)
         self._rows[task_id] = row
         wait = min(self._durations.next_look(0.0, self.interval), self._pace.max_interval) if fresh else 0.0
-        self._wheel.put(row, now + wait)
+        self._board.wheel.put(row, now + wait)
         return row.due
 
     def forget(self, task_id: str) -> None:
         """Stop watching a task; whatever is heard of it later is ignored."""
-        row = self._rows.pop(task_id, None)
+        row = self._rows.get(task_id)
         if row is None:
             return
-        self._move(row, None)
-        self._wheel.drop(row)
+        self._board.remove(row)
         self._again.discard(task_id)
-        self._clear(task_id)
+        self._hidden.pop(task_id, None)
+        self._lost.pop(task_id, None)
+        self._troubles.pop(task_id, None)
 
     def ended(self, task_id: str, now: float, *, seconds: float | None = None) -> bool:
         """Learn that a task has ended; return whether that is news. *seconds* as in `Glance`."""
@@ -229,10 +196,10 @@ class PollBook:
         row = self._rows.get(task_id)
         if row is None:
             return None
-        if row.place is self._out:
+        if row.place is self._board.out:
             self._again.add(task_id)
-        elif row.place is not self._hinted:
-            self._move(row, self._hinted)
+        elif row.place is not self._board.hinted:
+            self._board.move(row, self._board.hinted)
         return max(now, row.asked + self._hint_spacing)
 
     # What is heard.
@@ -257,7 +224,7 @@ class PollBook:
         sweep = self._sweep if self._sweep is not None and page in self._sweep.pages else None
         first = (page - 1) * sweep.size if sweep is not None else 0
         ended: list[str] = []
-        shown: list[tuple[_Row, int]] = []
+        shown: list[tuple[Row, int]] = []
         for rank, (task_id, has_ended, seconds) in enumerate(glances, first):
             row = self._rows.get(task_id)
             if row is None:
@@ -271,7 +238,7 @@ class PollBook:
                 self._alive(row, now)
         if sweep is None:
             return Seen(tuple(ended), None)
-        self._listing.learn([(row.mark, rank) for row, rank in shown], now)
+        self._listing.learn([(row.mark, rank) for row, rank in shown])
         for row, rank in shown:
             row.mark = self._listing.mark(rank)
         return Seen(tuple(ended), self._read_on(sweep, page, len(glances), now))
@@ -286,7 +253,7 @@ class PollBook:
         if now - since >= self._grace:
             self.forget(task_id)
             return True
-        self._schedule(row, min(now + max(self.interval, 0.5 * (now - since)), since + self._grace))
+        self._board.schedule(row, min(now + max(self.interval, 0.5 * (now - since)), since + self._grace))
         return False
 
     def no_answer(
@@ -309,12 +276,14 @@ class PollBook:
             if self._sweep is not None and what in self._sweep.pages:
                 self._sweep.broken = True
                 self._sweep.pages.discard(what)
-                self._close_if_read(self._sweep)
+                self._close_if_read(self._sweep, now)
             return
         row = self._rows.get(what)
-        if row is not None and row.place is self._out:
+        if row is not None and row.place is self._board.out:
             failures = self._troubles[what] = self._troubles.get(what, 0) + 1
-            self._schedule(row, now + min(self._pace.max_interval, self.interval * 2.0 ** min(failures, 30)))
+            self._board.schedule(
+                row, now + min(self._pace.max_interval, self.interval * 2.0 ** min(failures, 30))
+            )
 
     # What to ask.
 
@@ -322,67 +291,71 @@ class PollBook:
         """Decide what to ask now. The answers, or their failing, are to be reported one by one; then plan again."""
         self._listing.advance(now)
         self._give_up(now)
-        for row in self._wheel.fire(now):
-            row.place = self._ready
-            self._ready[row.task_id] = row
+        self._board.fire(now)
         if now < self._backoff.until:
             return Turn((), (), self._page_size, self._backoff.until if self._rows else None)
         gets = self._take_hinted(now)
         pages: tuple[int, ...] = ()
-        size = self._page_size
-        if self._sweep is None and self._ready and now >= self._pace.next_turn:
-            pages, size = self._take_turn(now, dice)
+        if self._sweep is None and self._board.ready and now >= self._pace.next_turn:
+            pages = self._take_turn(now, dice)
         gets += self._take_queue(now)
+        size = self._sweep.size if self._sweep is not None else self._page_size
         return Turn(tuple(gets), pages, size, self._wake_at(now))
 
-    def _take_turn(self, now: float, dice: float) -> tuple[tuple[int, ...], int]:
-        self._pace.turn(now, len(self._rows), self._durations, dice)
-        due = [*self._queue.values(), *self._ready.values()]
-        listed = [row for row in due if self._is_listed(row.task_id)]
-        size = self._listing.size_for(max((self._listing.rank(row.mark) for row in listed), default=0.0))
-        at = [int(self._listing.rank(row.mark)) // size + 1 for row in listed]
-        crowds = Counter(page for page in at if page <= DEEPEST_PAGE)
-        pages = {page for page, crowd in crowds.items() if crowd * self._listing.trust > 1.0}
+    def _take_turn(self, now: float, dice: float) -> tuple[int, ...]:
+        oldest = (
+            now - next(iter(self._rows.values())).born
+        )  # as long as nothing has ended, tasks take that long at least
+        typical, mean = self._durations.typical, self._durations.mean
+        self._pace.turn(now, len(self._rows), typical or 0.0, mean or oldest, dice)
+        due = [*self._board.queue.values(), *self._board.ready.values()]
         if self._broken_sweeps >= 2:
-            # The list may fail where single tasks are answered: every other turn does without.
-            pages, self._broken_sweeps = set(), 0
-        elif not pages and any(crowd > 1 for crowd in crowds.values()):
-            self._listing.forgive()
-        wanted = {row.task_id: row for row, page in zip(listed, at, strict=True) if page in pages}
+            # The list may fail where single tasks are answered: every so often a turn does without.
+            self._broken_sweeps = 0
+        else:
+            self._sweep = choose(self._listed(due), self._listing, now)
+        wanted = self._sweep.wanted if self._sweep is not None else {}
         for row in due:
-            self._move(row, wanted if row.task_id in wanted else self._queue)
-        if pages:
-            self._pace.spend(len(pages))
-            self._sweep = _Sweep(now, size, set(pages), wanted, max(pages), len(wanted), len(pages))
-        return tuple(sorted(pages)), size
+            self._board.move(row, wanted if row.task_id in wanted else self._board.queue)
+        if self._sweep is None:
+            return ()
+        self._pace.spend(self._sweep.asked)
+        return tuple(sorted(self._sweep.pages))
 
-    def _is_listed(self, task_id: str) -> bool:
-        turns = self._hidden.get(task_id, 0)
-        if turns < 2:
-            return True
-        # Two sweeps did not show it. It is looked for there again after a while, with one chance.
-        self._hidden[task_id] = turns + 1 if turns < _HIDDEN_TURNS else 1
-        return False
+    def _listed(self, due: Sequence[Row]) -> list[Row]:
+        """Leave out rows that two sweeps did not show, as many as the GETs of an interval can serve."""
+        if not self._hidden:
+            return list(due)
+        free = self._gets.rate * self._pace.interval
+        listed = []
+        for row in due:
+            turns = self._hidden.get(row.task_id, 0)
+            if turns < 2 or free < 1:
+                listed.append(row)
+                continue
+            free -= 1
+            self._hidden[row.task_id] = turns + 1 if turns < _HIDDEN_TURNS else 1
+        return listed
 
     def _take_hinted(self, now: float) -> list[str]:
         free = self._hints.refill(now)
-        ripe = [row for row in self._hinted.values() if now >= row.asked + self._hint_spacing]
+        ripe = [row for row in self._board.hinted.values() if now >= row.asked + self._hint_spacing]
         self._hints.take(len(ripe[:free]))
         for row in ripe[free:]:
-            self._move(row, self._ready)  # too many at once are cheaper in a page
+            self._board.move(row, self._board.ready)  # too many at once are cheaper in a page
         return self._send(ripe[:free], now)
 
     def _take_queue(self, now: float) -> list[str]:
         free = self._gets.refill(now)
-        rows = [row for row, _ in zip(self._queue.values(), range(free), strict=False)]
+        rows = [row for row, _ in zip(self._board.queue.values(), range(free), strict=False)]
         self._gets.take(len(rows))
         self._pace.spend(len(rows))
         return self._send(rows, now)
 
-    def _send(self, rows: Iterable[_Row], now: float) -> list[str]:
+    def _send(self, rows: Iterable[Row], now: float) -> list[str]:
         ids = []
         for row in rows:
-            self._move(row, self._out)
+            self._board.move(row, self._board.out)
             row.asked = now
             ids.append(row.task_id)
         return ids
@@ -390,62 +363,43 @@ class PollBook:
     def _wake_at(self, now: float) -> float | None:
         if not self._rows:
             return None
-        times = [row.asked + self._hint_spacing for row in self._hinted.values()]
-        if self._queue:
-            times.append(now + self._gets.wait(len(self._queue)))
-        if self._out:
-            times.append(next(iter(self._out.values())).asked + self._answer_within)
+        times = [row.asked + self._hint_spacing for row in self._board.hinted.values()]
+        if self._board.queue:
+            times.append(now + self._gets.wait(len(self._board.queue)))
+        if self._board.out:
+            times.append(next(iter(self._board.out.values())).asked + self._answer_within)
         if self._sweep is not None:
             times.append(self._sweep.since + self._answer_within)
         else:
-            due = now if self._ready else self._wheel.next_at()
+            due = now if self._board.ready else self._board.wheel.next_at()
             if due is not None:
                 times.append(max(due, self._pace.next_turn))
-        return max(now, min(times))
+        # All that could be done now is done; the floor keeps rounding from making a plan that wakes up for nothing.
+        return max(now + self._hint_spacing / 20, min(times))
 
     # Sweeps.
 
-    def _read_on(self, sweep: _Sweep, page: int, count: int, now: float) -> int | None:
-        sweep.pages.discard(page)
-        before, sweep.shown = sweep.shown, sweep.targets - len(sweep.wanted)
-        sweep.vain = sweep.vain + 1 if sweep.shown == before else 0
-        if page == sweep.deepest:
-            sweep.full = count >= sweep.size
-        if not sweep.pages and sweep.full and not sweep.broken and self._is_deeper(sweep):
-            sweep.deepest += 1
-            sweep.asked += 1
-            sweep.since = now
-            sweep.pages.add(sweep.deepest)
+    def _read_on(self, sweep: Sweep, page: int, count: int, now: float) -> int | None:
+        further = sweep.read(page, count, self._listing, now)
+        if further is not None:
             self._pace.spend(1)
-            return sweep.deepest
-        self._close_if_read(sweep)
-        return None
+        self._close_if_read(sweep, now)
+        return further
 
-    def _is_deeper(self, sweep: _Sweep) -> bool:
-        """Tell whether another page is likely to save more GETs than it costs."""
-        if sweep.deepest >= DEEPEST_PAGE or sweep.vain > 20:
-            return False
-        end = sweep.deepest * sweep.size
-        missing = [
-            row
-            for row in sweep.wanted.values()
-            if sweep.shown == 0 or row.mark is None or self._listing.rank(row.mark) >= end
-        ]
-        return len(missing) >= 4 and 4 * sweep.vain < len(missing)
-
-    def _close_if_read(self, sweep: _Sweep) -> None:
+    def _close_if_read(self, sweep: Sweep, now: float) -> None:
         if sweep.pages:
             return
         self._sweep = None
         self._broken_sweeps = self._broken_sweeps + 1 if sweep.broken else 0
         missing = list(sweep.wanted.values())
-        if not sweep.broken and sweep.targets:
+        self._listing.settle(now)
+        if not sweep.broken:
             self._listing.judge(sweep.targets, sweep.targets - len(missing))
         few = not sweep.broken and len(missing) <= 1 + sweep.asked // 2
         for row in missing:
             misses = self._hidden.get(row.task_id, 0) + (not sweep.broken)
             self._hidden[row.task_id] = misses
-            self._move(row, self._queue if few or misses >= 2 else self._ready)
+            self._board.move(row, self._board.queue if few or misses >= 2 else self._board.ready)
 
     # Rows.
 
@@ -456,20 +410,20 @@ class PollBook:
     def _heard(self) -> None:
         self._backoff.succeed()
 
-    def _alive(self, row: _Row, now: float) -> None:
+    def _alive(self, row: Row, now: float) -> None:
         row.looked = now
         self._lost.pop(row.task_id, None)
         self._troubles.pop(row.task_id, None)
         if row.task_id in self._again:
             self._again.discard(row.task_id)
-            self._move(row, self._hinted)
+            self._board.move(row, self._board.hinted)
         elif row.place is not None:
             age = now - row.born
             wait = min(self._durations.next_look(age, self.interval) - age, self._pace.max_interval)
             # Half an interval early, so that it is ready when the turn comes.
-            self._schedule(row, now + wait - self.interval / 2)
+            self._board.schedule(row, now + wait - self.interval / 2)
 
-    def _learn(self, row: _Row, now: float, seconds: float | None) -> None:
+    def _learn(self, row: Row, now: float, seconds: float | None) -> None:
         high = now - row.born
         low = max(0.0, row.looked - row.born)
         if seconds is not None and 0.0 < seconds <= 1.5 * high + self._pace.min_interval:
@@ -486,27 +440,9 @@ class PollBook:
         if sweep is not None and now >= sweep.since + self._answer_within:
             sweep.broken = True
             sweep.pages.clear()
-            self._close_if_read(sweep)
-        while self._out:
-            row = next(iter(self._out.values()))
+            self._close_if_read(sweep, now)
+        while self._board.out:
+            row = next(iter(self._board.out.values()))
             if now < row.asked + self._answer_within:
                 return
-            self._move(row, self._queue)
-
-    def _schedule(self, row: _Row, due: float) -> None:
-        self._move(row, None)
-        self._wheel.put(row, due)
-
-    def _move(self, row: _Row, place: _Place | None) -> None:
-        if row.place is not None:
-            row.place.pop(row.task_id, None)
-        elif place is not None:
-            self._wheel.drop(row)
-        row.place = place
-        if place is not None:
-            place[row.task_id] = row
-
-    def _clear(self, task_id: str) -> None:
-        self._hidden.pop(task_id, None)
-        self._lost.pop(task_id, None)
-        self._troubles.pop(task_id, None)
+            self._board.move(row, self._board.queue)

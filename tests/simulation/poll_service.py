@@ -66,6 +66,7 @@ class Report:
     pages: int = 0
     ended: int = 0
     delays: list[float] = Factory(list)
+    relatives: list[float] = Factory(list)
     intervals: list[float] = Factory(list)
     seen: set[str] = Factory(set)
     wakes: int = 0
@@ -82,10 +83,9 @@ class Report:
         return sum(self.intervals) / len(self.intervals)
 
     def relative(self, share: float | None = None) -> float:
-        """Delay in intervals: the mean, or the quantile at *share*."""
-        delays = sorted(self.delays)
-        value = sum(delays) / len(delays) if share is None else delays[int(share * (len(delays) - 1))]
-        return value / self.interval
+        """Delay in intervals as they were when it was seen: the mean, or the quantile at *share*."""
+        delays = sorted(self.relatives)
+        return sum(delays) / len(delays) if share is None else delays[int(share * (len(delays) - 1))]
 
 
 @define(eq=False)
@@ -164,7 +164,10 @@ class Simulation:
         self.report.requests += 1
         if self.dice.random() >= self.world.failing:
             return False
-        self.at(self.now + self.world.latency, lambda: self._answered(lambda: self.book.no_answer(what, self.now, self.dice.random())))
+        self.at(
+            self.now + self.world.latency,
+            lambda: self._answered(lambda: self.book.no_answer(what, self.now, self.dice.random())),
+        )
         return True
 
     def _answered(self, tell: Callable[[], None]) -> None:
@@ -216,7 +219,10 @@ class Simulation:
         total = len(self._listed)
         match self.world.order:
             case "newest":
-                names = [self._listed[at] for at in range(total - 1 - first, max(-1, total - 1 - first - self._size), -1)]
+                names = [
+                    self._listed[at]
+                    for at in range(total - 1 - first, max(-1, total - 1 - first - self._size), -1)
+                ]
             case "oldest":
                 names = self._listed[first : first + self._size]
             case "shuffled":
@@ -240,4 +246,5 @@ class Simulation:
         self.report.seen.add(name)
         self.report.ended += 1
         self.report.delays.append(self.now - self._ends[name][1])
+        self.report.relatives.append(self.report.delays[-1] / self.book.interval)
         self.at(self.now + 0.001, self._create)
