@@ -1,0 +1,77 @@
+"""
+What a picture must be to be sent: the rules of the seed, checked on what its header says.
+
+Signatures and headers themselves are read in *headers*.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from kling_async.errors import InvalidJob
+from kling_async.protocol.headers import PictureHeader, UnreadablePicture, scan_header, sniff
+from kling_async.protocol.sources import ImageSource
+
+__all__ = [
+    "MAX_BYTES",
+    "MIN_SIDE",
+    "Picture",
+    "PictureHeader",
+    "UnreadablePicture",
+    "check_picture",
+    "check_size",
+    "refusal",
+    "scan_header",
+    "sniff",
+]
+
+# The seed says "must not exceed 10MB" without saying which. Ten million bytes fits under both readings (10,485,760 is
+# the other), so a picture that passes here is never refused by the service for its size.
+MAX_BYTES = 10_000_000
+MIN_SIDE = 300  # pixels, from the seed
+
+
+@frozen(kw_only=True)
+class Picture:
+    """
+    A picture that was checked and is ready to be sent.
+
+    *size* is that of the file in bytes; *stamp* is (mtime in ns, size) of a file as it was checked, so that a later
+    change is noticed; *note* says what was changed to send it, empty if nothing was.
+    """
+
+    source: ImageSource
+    size: int
+    header: PictureHeader
+    stamp: tuple[int, int] | None = None
+    note: str = ""
+
+
+def check_size(size: int, field: str, what: str) -> None:
+    """Raise InvalidJob for a file of more bytes than the service takes; *what* names the picture."""
+    if size > MAX_BYTES:
+        rule = f"a picture of at most 10 MB ({MAX_BYTES:,} bytes)"
+        raise InvalidJob.because(field, rule, f"{size:,} bytes ({what})", "scale it down or save it as JPEG")
+
+
+def check_picture(header: PictureHeader, size: int, field: str, what: str) -> None:
+    """Raise InvalidJob if a picture breaks a rule of the seed on bytes, sides or their ratio; *what* names it."""
+    check_size(size, field, what)
+    # An EXIF rotation swaps width and height. Both rules are the same for either order, so it need not be known.
+    short, long = sorted((header.width, header.height))
+    found = f"{header.width}x{header.height} ({what})"
+    if short < MIN_SIDE:
+        raise InvalidJob.because(
+            field, f"at least {MIN_SIDE} px in width and height", found, "use a larger picture"
+        )
+    if long * 2 > short * 5:
+        ratio = f"1:{long / short:.2f}" if header.width < header.height else f"{long / short:.2f}:1"
+        rule = "a ratio of width to height from 1:2.5 to 2.5:1"
+        raise InvalidJob.because(field, rule, f"{ratio}, {found}", "crop or pad it")
+
+
+def refusal(problem: UnreadablePicture, field: str, what: str) -> InvalidJob:
+    """Turn what the scan found into the error for the caller."""
+    return InvalidJob.because(
+        field, "a whole PNG or JPEG picture", f"{problem.found} ({what})", problem.remedy
+    )
