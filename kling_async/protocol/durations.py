@@ -79,6 +79,14 @@ class Durations:
             self._weights = [weight / self._step for weight in self._weights]
             self._step = 1.0
 
+    def add_between(self, low: float, high: float) -> None:
+        """
+        Learn from a task that had not ended at the age *low* and had at *high*.
+
+        With *low* 0 it ended before the first look: it is taken for shorter, so that the next ones are looked at earlier.
+        """
+        self.add((low + high) / 2 if low else 0.85 * high)
+
     @property
     def typical(self) -> float | None:
         """The median in seconds, None before the first task has ended."""

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import inf
 
 from attrs import define
 
 from kling_async.protocol.listing import DEEPEST_PAGE, Listing
 from kling_async.protocol.watched import Place, Row
 
-__all__ = ["Sweep", "choose"]
+__all__ = ["Hidden", "Sweep", "choose"]
 
 _MANY = 4  # rows worth another page: fewer are cheaper and surer to ask one by one
 _VAIN_SHARE = 4  # one page in vain for so many missing rows is a fair price
 _VAIN_LIMIT = 20
+_MISSES = 2  # sweeps that may miss a row before it gets GETs
+_TURNS = 10  # turns of GETs, about, after which a row is looked for in the list again, with one chance
 
 
 @define(eq=False)
@@ -74,7 +77,10 @@ class Sweep:
 
 def choose(rows: Sequence[Row], listing: Listing, now: float) -> Sweep | None:
     """Start a sweep over the pages that show more of *rows* than they cost, None if single GETs are cheaper for all."""
-    size = listing.size_for(max((listing.rank(row.mark) for row in rows), default=0.0))
+    # An unknown place may be anywhere: only the largest page will do.
+    size = listing.size_for(
+        max((inf if row.mark is None else listing.rank(row.mark) for row in rows), default=0.0)
+    )
     at = [int(listing.rank(row.mark)) // size + 1 for row in rows]
     crowds = Counter(at)
     pages = {page for page, crowd in crowds.items() if crowd * listing.trust > 1.0 and page <= DEEPEST_PAGE}
@@ -88,3 +94,38 @@ def choose(rows: Sequence[Row], listing: Listing, now: float) -> Sweep | None:
 
 def _by_id(rows: Iterable[Row]) -> Place:
     return {row.task_id: row for row in rows}
+
+
+class Hidden:
+    """The rows that sweeps should have shown and did not."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self) -> None:
+        self._turns: dict[str, int] = {}  # misses, and on top of them the turns with GETs
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def miss(self, task_id: str) -> bool:
+        """Count that a sweep did not show a row; return whether it is to get a single GET."""
+        turns = self._turns[task_id] = self._turns.get(task_id, 0) + 1
+        return turns >= _MISSES
+
+    def forgive(self, task_id: str) -> None:
+        """Forget the misses of a row that a page has shown."""
+        self._turns.pop(task_id, None)
+
+    def listed(self, due: Sequence[Row], gets: float) -> Sequence[Row]:
+        """Leave out the rows that sweeps do not show, as many as *gets* can serve."""
+        if not self._turns:
+            return due
+        listed = []
+        for row in due:
+            turns = self._turns.get(row.task_id, 0)
+            if turns < _MISSES or gets < 1:
+                listed.append(row)
+                continue
+            gets -= 1
+            self._turns[row.task_id] = turns + 1 if turns < _TURNS else _MISSES - 1
+        return listed

@@ -47,6 +47,7 @@ class World:
     in_flight: int
     jobs: int
     latency: float = 0.02
+    readers: int = 1  # pages asked at the same time
     foreign_per_job: float = 0.0  # tasks of other programs for each of ours
     order: Literal["newest", "oldest", "shuffled"] = "newest"
     hidden: float = 0.0  # share of a page's tasks that it leaves out
@@ -153,7 +154,8 @@ class Simulation:
         if turn.pages:
             self.report.intervals.append(self.book.interval)
             self._chain, self._size = list(turn.pages), turn.page_size
-            self._ask_page()
+            for _ in range(min(self.world.readers, len(self._chain))):
+                self._ask_page()
         if turn.gets:
             self.report.intervals.append(self.book.interval)
             self.report.get_times += [self.now] * len(turn.gets)
