@@ -24,6 +24,8 @@ _START = 5
 _FIRST = 3
 _MOST_LEARNING = 10
 _MOST_STEPS = 16
+# A refused probe is tried again after so many seconds, or when the whole lane has turned over once; both double.
+_QUIET_SECONDS = 60.0
 # What somebody named, or was held before, is worth asking for again: at under one refusal in a hundred creates, and at
 # least so often. Beyond what was ever held quiet periods double without end, which keeps the refusals logarithmic.
 _LONGEST_QUIET = 600.0
