@@ -204,7 +204,9 @@ class Estimate:
         self._wall = total if self._wall is None else min(self._wall, total)
         self.hope = min(max(self.hope, self.proven), total - 1)
         self._move(min(self.limit, max(1, held)), "refused")
-        self.proven = min(self.proven, self.limit)
+        # Tasks that have ended unseen make the lane believe to hold a little more than the service counts, so the
+        # last slots below a limit that was refused are proven anew, not taken by a herd.
+        self.proven = min(self.proven, self.limit - self.limit // 50)
         self.ramping = False
         self._on_trial, self._step, self._allowed = False, 1, 0
         self._turned, self._since = 0, now
