@@ -50,8 +50,11 @@ class Names(AbstractResolver):
 
 async def resolve(host: str, **options: Any) -> list[str]:
     names = Names(mixed=["10.0.0.1", "1.1.1.1"], inner=["127.0.0.1"], proxy=["10.0.0.2"])
-    async with ResultConnector(resolver=names, **options) as connector:
+    connector = ResultConnector(resolver=names, **options)
+    try:
         return [entry["host"] for entry in await connector._resolver.resolve(host, 443)]
+    finally:
+        await connector.close()
 
 
 async def test_only_public_addresses_of_a_name_are_used() -> None:

@@ -14,7 +14,8 @@ import pytest
 from kling_async.errors import InvalidJob
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.sources import ImageSource
-from kling_async.transport import bodies as under_test
+from kling_async.transport import bodies
+from kling_async.transport import pictures as picture_files
 from kling_async.transport.bodies import BodyPayload
 from kling_async.transport.pictures import inspect
 
@@ -48,7 +49,6 @@ async def test_a_body_arrives_exactly(
     """The service gets the JSON with base64 in it and its exact length, each time the payload is sent."""
     path, body = big
     payload = BodyPayload(body)
-    assert not payload.began
 
     for _ in range(2):
         async with session.post(server.url, data=payload) as response:
@@ -88,7 +88,7 @@ async def test_a_file_cut_while_it_is_sent_breaks_the_connection(
 ) -> None:
     """A file that shrinks under way leaves the service with less than announced and a closed connection."""
     path, body = big
-    real = under_test.pieces
+    real = picture_files.pieces
 
     async def cutting(picture: Any) -> AsyncIterator[bytes]:
         async for number, piece in _numbered(real(picture)):
@@ -96,7 +96,7 @@ async def test_a_file_cut_while_it_is_sent_breaks_the_connection(
                 os.truncate(path, 1_000_000)
             yield piece
 
-    monkeypatch.setattr(under_test, "pieces", cutting)
+    monkeypatch.setattr(bodies, "pieces", cutting)
     payload = BodyPayload(body)
 
     with pytest.raises(aiohttp.ClientConnectionError):
@@ -164,13 +164,13 @@ async def test_a_cancelled_request_leaves_nothing(
     listening = await asyncio.start_server(stall, "127.0.0.1", 0, limit=1000)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
     opened: list[Any] = []
-    real = under_test.pieces
+    real = picture_files.pieces
 
     def keep(picture: Any) -> Any:
         opened.append(real(picture))
         return opened[-1]
 
-    monkeypatch.setattr(under_test, "pieces", keep)
+    monkeypatch.setattr(bodies, "pieces", keep)
     task = asyncio.create_task(session.post(url, data=BodyPayload(big[1])))
     await begun.wait()
 
