@@ -136,7 +136,7 @@ async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) ->
             _check_status(response.status, shown)
             announced = response.content_length
             if announced is not None and announced > rules.max_bytes:
-                raise DownloadError(_too_large(announced, rules), shown)
+                raise DownloadError(_too_large(rules), shown)
             got = 0
             async for chunk in response.content.iter_any():
                 if not got and sniff(chunk) not in EXTENSIONS and len(chunk) >= 16:
@@ -145,7 +145,7 @@ async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) ->
                     )
                 got += len(chunk)
                 if got > rules.max_bytes:
-                    raise DownloadError(_too_large(got, rules), shown)
+                    raise DownloadError(_too_large(rules), shown)
                 yield chunk
             if announced is not None and got != announced:
                 raise DownloadError(f"expected {announced:,} bytes, found {got:,}", shown, retryable=True)
@@ -232,8 +232,8 @@ def _scan_bytes(data: bytearray) -> PictureHeader:
             return header
 
 
-def _too_large(size: int, rules: FetchRules) -> str:
-    return f"expected at most {rules.max_bytes:,} bytes, found {size:,} or more"
+def _too_large(rules: FetchRules) -> str:
+    return f"expected at most {rules.max_bytes:,} bytes, found more"
 
 
 def _shown(url: object) -> str:

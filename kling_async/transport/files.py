@@ -168,10 +168,12 @@ def _sha256(path: Path) -> str:
         fd = os.open(path, _READ)
     except OSError:
         return ""  # a symlink, or one that may not be read: not known to be the same
-    with os.fdopen(fd, "rb", buffering=0) as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return ""
         digest = hashlib.sha256()
-        while block := file.read(_BLOCK):
+        while block := os.read(fd, _BLOCK):
             digest.update(block)
-    return digest.hexdigest()
+        return digest.hexdigest()
+    finally:
+        os.close(fd)
