@@ -8,7 +8,6 @@ create under way is carried to its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
 
 from attrs import define, field, frozen
 
@@ -18,7 +17,7 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
-from kling_async.client.turnstile import Pass, Turnstile, TurnstileClosed
+from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
 from kling_async.errors import KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
@@ -44,7 +43,7 @@ class Rules:
     persistent: bool = False
     stall_after: float = 600.0
     priority: int = 0
-    party: Hashable = None
+    party: Party | None = None
 
 
 @frozen(kw_only=True)
@@ -123,6 +122,16 @@ class Creation:
         )
 
     async def _send(self) -> Tracked | KlingError:
+        party = self._rules.party
+        if party is None:
+            return await self._create()
+        party.begin()
+        try:
+            return await self._create()
+        finally:
+            party.end()
+
+    async def _create(self) -> Tracked | KlingError:
         order = self._order
         flow = submit(
             create_request(order.path, order.body),

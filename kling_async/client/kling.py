@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import evolve
 
@@ -27,14 +27,15 @@ from kling_async.protocol.auth import Signer
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.packs import Pack
+from kling_async.protocol.tasks import Task
 from kling_async.transport.downloads import FetchRules
 from kling_async.transport.sessions import Connection, Session
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from kling_async.batch.rows import BadRow, Row
-    from kling_async.batch.runner import Batch
+    from kling_async.batch.batch import Batch
+    from kling_async.batch.entries import Input
 
 __all__ = ["Kling"]
 
@@ -94,34 +95,14 @@ class Kling:
         self._base_url = settings.base_url
         self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries))
         self._downloads = Downloads.under(fetch, clock)
-        self._engine = self._build(
-            settings, connection, clock, session, seconds("min_poll_interval", min_poll_interval)
-        )
+        sessions = [Session(connection, session) for _ in settings.accounts]
+        self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
+        self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         if on_event is not None:
             self._engine.emitter.subscribe(on_event)
         caller = sys._getframe(1)  # noqa: SLF001  # to name the line in the warning about a client left open
         self._made_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         self._is_view = False
-
-    def _build(
-        self,
-        settings: Settings,
-        connection: Connection,
-        clock: Clock,
-        session: aiohttp.ClientSession | None,
-        min_poll_interval: float,
-    ) -> Engine:
-        background = Background()
-        emitter = Emitter(background)
-        links = tuple(
-            Link(name, Signer(credentials), Session(connection, session), slots, clock, emitter)
-            for name, credentials, slots in settings.accounts
-        )
-        poller = Poller(clock, background, emitter, self._rules.timeouts, min_poll_interval, self._bind)
-        return Engine(links, clock, background, emitter, poller)
-
-    def _bind(self, link: Link, path: str, task: Any) -> Any:
-        return self._queries(path).bound(link, task)
 
     def _queries(self, path: str) -> Queries:
         return Queries(self._engine, self._downloads, self._rules, path)
@@ -151,7 +132,7 @@ class Kling:
 
     def batch(
         self,
-        jobs: Iterable[MultiImage | Row | BadRow] | AsyncIterable[MultiImage | Row | BadRow],
+        jobs: Iterable[Input] | AsyncIterable[Input],
         *,
         out: str | PathLike[str] | None = None,
         budget: int | None = None,
@@ -172,7 +153,7 @@ class Kling:
         the rest of the jobs stays undone.
         """
         # The face of the package lies above its body: the one import that points downwards, made late.
-        from kling_async.batch.runner import Batch, BatchOptions
+        from kling_async.batch.batch import Batch, BatchOptions
 
         options = BatchOptions(
             out=out,
@@ -221,6 +202,29 @@ class Kling:
                 source=self,
                 stacklevel=1,
             )
+
+
+def _engine(
+    settings: Settings,
+    sessions: Sequence[Session],
+    clock: Clock,
+    rules: Rules,
+    min_poll_interval: float,
+) -> Engine:
+    background = Background()
+    emitter = Emitter(background)
+    links = tuple(
+        Link(name, Signer(credentials), session, slots, clock, emitter)
+        for (name, credentials, slots), session in zip(settings.accounts, sessions, strict=True)
+    )
+    interval = seconds("min_poll_interval", min_poll_interval)
+    poller = Poller(clock, background, emitter, rules.timeouts, interval)
+    return Engine(links, clock, background, emitter, poller)
+
+
+def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Link, str, Task], Task]:
+    # Not a method: the poller must not keep the client alive that it belongs to.
+    return lambda link, path, task: Queries(engine, downloads, rules, path).bound(link, task)
 
 
 class Images:

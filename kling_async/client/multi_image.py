@@ -47,7 +47,7 @@ class MultiImageFields(TypedDict, total=False):
     extra: Mapping[str, Any]
 
 
-async def prepare(job: MultiImage, external_task_id: str) -> Order:
+async def prepare(job: MultiImage, external_task_id: str, *, key: str = "") -> Order:
     """Check the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""
     pictures: dict[str, Picture | str] = {}
     for name, source in job.pictures():
@@ -58,7 +58,7 @@ async def prepare(job: MultiImage, external_task_id: str) -> Order:
         body=Body.from_json(job.body(external_task_id, pictures)),
         external_task_id=external_task_id,
         slots=job.slots,
-        key=job.key or "",
+        key=key or job.key or "",
         adopt=job.external_task_id is None,
     )
 

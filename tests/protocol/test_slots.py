@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kling_async.errors import InvalidJob
 from kling_async.protocol.limits import Change, Limit
 from kling_async.protocol.slots import Lane, NeverFits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from kling_async.protocol.gates import Gate, sane
 from kling_async.protocol.limits import Change, Limit
 from kling_async.protocol.slots import Lane
