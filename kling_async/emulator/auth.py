@@ -17,7 +17,12 @@ from kling_async.emulator.settings import EmulatedAccount
 
 __all__ = ["Gate"]
 
-_ANYTHING: dict[str, Any] = {"verify_signature": True, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+_ANYTHING: dict[str, Any] = {
+    "verify_signature": True,
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+}
 _REMEMBERED = 4096
 
 
@@ -66,7 +71,9 @@ class Gate:
         try:
             issuer = jwt.decode(text, options={"verify_signature": False}).get("iss")
             account = self._by_issuer[cast("str", issuer)]
-            claims = jwt.decode(text, account.secret_key, algorithms=["HS256"], options=cast("Any", _ANYTHING))
+            claims = jwt.decode(
+                text, account.secret_key, algorithms=["HS256"], options=cast("Any", _ANYTHING)
+            )
             token = _Token(account, float(claims["exp"]), float(claims.get("nbf", 0)))
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError):
             raise Refusal(1002) from None

@@ -52,13 +52,17 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
         "fail-task": Action("task", ("create",), "the task ends as failed with *message*"),
         "stuck-task": Action("task", ("create",), "the task never ends and keeps its slots"),
         "slow-task": Action("task", ("create",), "the task takes *seconds* (emulated) longer"),
-        "lookup-lag": Action("lag", ("get",), "reads do not find the task until *seconds* (emulated) after its create"),
+        "lookup-lag": Action(
+            "lag", ("get",), "reads do not find the task until *seconds* (emulated) after its create"
+        ),
         # The request is carried out, the answer is not what it should be.
         "refuse-after-accept": Action("after", ("create",), "the task is made and the answer is *code*"),
         "reset-after-accept": Action("after", ("create",), "the task is made, then RST"),
         "close-after-accept": Action("after", ("create",), "the task is made, then FIN without an answer"),
         "hang-after-accept": Action("after", ("create",), "the task is made and no answer comes"),
-        "html-502-after-accept": Action("after", ("create",), "the task is made and the answer is an HTML 502"),
+        "html-502-after-accept": Action(
+            "after", ("create",), "the task is made and the answer is an HTML 502"
+        ),
         "truncate": Action("after", _HTTP, "the answer breaks off in the middle of its body"),
         "slow-body": Action("after", _HTTP, "the answer drips, spread over *seconds* (real ones)"),
         "bad-json": Action("after", _API, "status 200 with half a JSON text of matching length"),
@@ -66,8 +70,12 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
         "no-data": Action("after", _API, "code 0 without `data`"),
         # Lists that do not show what there is.
         "missing-rows": Action("rows", ("list",), "every third row is left out"),
-        "duplicated-rows": Action("rows", ("list",), "every third row comes twice, pushing others off the page"),
-        "shifted-rows": Action("rows", ("list",), "the page begins one row late, as if a task had just been made"),
+        "duplicated-rows": Action(
+            "rows", ("list",), "every third row comes twice, pushing others off the page"
+        ),
+        "shifted-rows": Action(
+            "rows", ("list",), "the page begins one row late, as if a task had just been made"
+        ),
         # Tasks that show another state than theirs.
         "backwards": Action("state", _READS, "an ended task shows as processing"),
         "unknown-status": Action("state", _READS, "the task shows the status `queued`"),
@@ -81,8 +89,12 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
         # Callbacks.
         "duplicate-callback": Action("callback", ("callback",), "the callback comes twice, with the same id"),
         "late-callback": Action("callback", ("callback",), "the callback comes *seconds* (emulated) late"),
-        "reordered-callback": Action("callback", ("callback",), "the callback overtakes the one before it"),
-        "forged-callback": Action("callback", ("callback",), "a second, wrongly signed one claims another result"),
+        "reordered-callback": Action(
+            "callback", ("callback",), "the callback is sent after the next one of its task"
+        ),
+        "forged-callback": Action(
+            "callback", ("callback",), "a second, wrongly signed one claims another result"
+        ),
         "lost-callback": Action("callback", ("callback",), "the callback never comes"),
     }
 )
@@ -116,7 +128,9 @@ class Fault:
             raise ConfigError(f"expected a fault action ({', '.join(ACTIONS)}), found {self.action!r}")
         allowed = ACTIONS[self.action].routes
         if self.route not in {None, "*", *allowed}:
-            raise ConfigError(f"expected a route of {self.action} ({', '.join(allowed)} or *), found {self.route!r}")
+            raise ConfigError(
+                f"expected a route of {self.action} ({', '.join(allowed)} or *), found {self.route!r}"
+            )
         if (self.action in _WITH_CODE) != (self.code is not None):
             wanted = "a code such as 1303" if self.action in _WITH_CODE else "no code"
             raise ConfigError(f"expected {wanted} with the fault {self.action}, found {self.code!r}")
@@ -128,11 +142,15 @@ class Fault:
         """Read a fault from a JSON object with the names of the fields; ConfigError tells what is wrong with it."""
         names = [each.name for each in attrs.fields(cls)]
         if not isinstance(row, Mapping) or not set(row) <= set(names) or "action" not in row:
-            raise ConfigError(f"expected an object with 'action' and some of {', '.join(names[1:])}, found {row!r}")
+            raise ConfigError(
+                f"expected an object with 'action' and some of {', '.join(names[1:])}, found {row!r}"
+            )
         try:
             return cls(**row)
         except TypeError as error:
-            raise ConfigError(f"expected numbers and texts in their places in a fault, found {row!r}") from error
+            raise ConfigError(
+                f"expected numbers and texts in their places in a fault, found {row!r}"
+            ) from error
 
     def row(self) -> dict[str, Any]:
         """Return the fault as a JSON object, without what is left at its default."""
@@ -146,11 +164,15 @@ class Fault:
         return route in chosen and (pattern is None or fnmatchcase(external_task_id, pattern))
 
 
+def _row(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    return tuple(faults)
+
+
 @frozen
 class Faults:
     """A row of faults: `Faults([Fault(...), ...])`, `Faults.parse("1303:5%")`, joined with `+`."""
 
-    rows: tuple[Fault, ...] = field(default=(), converter=tuple)
+    rows: tuple[Fault, ...] = field(default=(), converter=_row)
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(self.rows)
@@ -198,16 +220,22 @@ _CODED = re.compile(r"(\d{4})(-but-created)?")
 def _parse_one(text: str) -> Fault:
     found = _SPEC.fullmatch(text)
     if found is None:
-        raise ConfigError(f"expected NAME[@ROUTE][=SECONDS][:5%|:x3] such as 1303:5% or delay@get=2:10%, found {text!r}")
+        raise ConfigError(
+            f"expected NAME[@ROUTE][=SECONDS][:5%|:x3] such as 1303:5% or delay@get=2:10%, found {text!r}"
+        )
     name, options = found["name"], _options(found)
     if coded := _CODED.fullmatch(name):
         code = int(coded[1])
         if code not in CODES:
-            raise ConfigError(f"expected a code of the service ({', '.join(map(str, CODES))}), found {code} in {text!r}")
+            raise ConfigError(
+                f"expected a code of the service ({', '.join(map(str, CODES))}), found {code} in {text!r}"
+            )
         return Fault(action="refuse-after-accept" if coded[2] else "refuse", code=code, **options)
     action = _SHORT.get(name, name)
     if action not in ACTIONS or action in _WITH_CODE:
-        known = ", ".join(["CODE", "CODE-but-created", *_SHORT, *(each for each in ACTIONS if each not in _WITH_CODE)])
+        known = ", ".join(
+            ["CODE", "CODE-but-created", *_SHORT, *(each for each in ACTIONS if each not in _WITH_CODE)]
+        )
         raise ConfigError(f"expected one of {known}, found {name!r} in {text!r}")
     return Fault(action=action, **options)
 
@@ -244,7 +272,11 @@ class Dice:
         if phase not in self._phases:
             return None
         for number, fault in enumerate(self.faults):
-            if ACTIONS[fault.action].phase == phase and fault.covers(route, external_task_id) and self._hits(number, fault):
+            if (
+                ACTIONS[fault.action].phase == phase
+                and fault.covers(route, external_task_id)
+                and self._hits(number, fault)
+            ):
                 return fault
         return None
 

@@ -8,14 +8,14 @@ and marked in its PNG text. Deterministic: the same order, index and seed give t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from io import BytesIO
 from random import Random
 from typing import TypeAlias
 
 from attrs import field, frozen
-from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps, ImageStat
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
 from kling_async.emulator.cutout import Cut, cut_out
@@ -27,8 +27,9 @@ __all__ = ["Commission", "paint", "shrink"]
 
 # The side of the copies that are kept: enough for a subject in a picture of one megapixel.
 _KEPT_SIDE = 720
-# How far colours move towards the style picture, and how strongly its light falls on the result.
-_STYLE_PULL, _STYLE_LIGHT = 0.62, 0.16
+# How far colours move towards the style picture: the scene's first, then a little of everything, so that subjects
+# stay themselves; and how strongly the style's light falls on the result.
+_SCENE_PULL, _WHOLE_PULL, _STYLE_LIGHT = 0.6, 0.3, 0.1
 
 Picture: TypeAlias = Image.Image
 
@@ -48,7 +49,13 @@ class Commission:
     @property
     def fingerprint(self) -> str:
         """A hash of all that decides how the picture looks."""
-        parts = [self.prompt, self.ratio, str(self.index), self.seed, *(each.role + each.seed for each in self.materials)]
+        parts = [
+            self.prompt,
+            self.ratio,
+            str(self.index),
+            self.seed,
+            *(each.role + each.seed for each in self.materials),
+        ]
         return sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -62,7 +69,13 @@ def shrink(data: bytes) -> bytes:
             upright.thumbnail((_KEPT_SIDE, _KEPT_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
             clear = upright.has_transparency_data
             return _encode(upright.convert("RGBA" if clear else "RGB"), "PNG" if clear else "JPEG")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         # Pillow has no common parent for what a broken file may raise.
         raise UnreadablePicture(str(error)) from error
 
@@ -77,14 +90,22 @@ def paint(commission: Commission) -> bytes:
     """Return the picture of *commission* as PNG."""
     dice = Random(commission.fingerprint)
     size = ratio_size(commission.ratio, commission.area)
-    loaded = [(each.role, _load(each)) for each in commission.materials]
-    subjects = [picture for role, picture in loaded if role == "subject"]
-    scene = next((picture for role, picture in loaded if role == "scene"), None)
-    style = next((picture for role, picture in loaded if role == "style"), None)
-    canvas = _backdrop(scene, style or subjects[0], size, dice)
-    _place(canvas, [cut_out(each) for each in subjects], commission.index, dice)
-    canvas = _light(_recolour(canvas, style, dice), style, dice)
+    subjects = [each for each in commission.materials if each.role == "subject"]
+    scene, style = _first(commission, "scene"), _first(commission, "style")
+    canvas = _recolour(_backdrop(scene, style or _load(subjects[0]), size, dice), style, _SCENE_PULL, dice)
+    _place(canvas, [_cut(each) for each in subjects], commission.index, dice)
+    canvas = _light(_recolour(canvas, style, _WHOLE_PULL, dice), style, dice)
     return _sign(canvas, commission)
+
+
+def _first(commission: Commission, role: str) -> Picture | None:
+    return next((_load(each) for each in commission.materials if each.role == role), None)
+
+
+# The same subjects come again in every picture of an order, and in many orders of a batch.
+@lru_cache(maxsize=24)
+def _cut(material: Material) -> Cut:
+    return cut_out(_load(material))
 
 
 def _load(material: Material) -> Picture:
@@ -134,7 +155,9 @@ def _place(canvas: Picture, subjects: Sequence[Cut], index: int, dice: Random) -
         ground = height * dice.uniform(0.88, 0.955)
         spots.append((ground, middle, scale, dice.random() < 0.4, subject))
     for ground, middle, scale, mirrored, subject in sorted(spots, key=lambda spot: spot[0]):
-        _stand(canvas, ImageOps.mirror(subject.picture) if mirrored else subject.picture, (middle, ground), scale)
+        _stand(
+            canvas, ImageOps.mirror(subject.picture) if mirrored else subject.picture, (middle, ground), scale
+        )
 
 
 def _stand(canvas: Picture, subject: Picture, foot: tuple[float, float], scale: float) -> None:
@@ -157,39 +180,42 @@ def _shadow(canvas: Picture, foot: tuple[float, float], size: tuple[int, int]) -
     canvas.paste((14, 16, 26), corner, mask)
 
 
-def _recolour(canvas: Picture, style: Picture | None, dice: Random) -> Picture:
+def _recolour(canvas: Picture, style: Picture | None, pull: float, dice: Random) -> Picture:
     """Move mean and spread of each channel towards the style's; without one, a little towards the prompt's mood."""
-    here = ImageStat.Stat(canvas.resize((96, 96), Image.Resampling.BILINEAR))
+    here = ImageStat.Stat(canvas.resize((64, 64), Image.Resampling.BOX))
     if style is None:
-        means, spreads, pull = [value + dice.uniform(-22, 22) for value in here.mean], here.stddev, 0.5
+        means, spreads = [value + dice.uniform(-18, 18) for value in here.mean], here.stddev
     else:
-        there = ImageStat.Stat(style.convert("RGB").resize((96, 96), Image.Resampling.BILINEAR))
-        means, spreads, pull = there.mean, there.stddev, _STYLE_PULL * dice.uniform(0.85, 1.1)
+        there = ImageStat.Stat(style.convert("RGB").resize((64, 64), Image.Resampling.BOX))
+        means, spreads = [value + dice.uniform(-9, 9) for value in there.mean], there.stddev
     table: list[int] = []
     for mean, spread, to_mean, to_spread in zip(here.mean, here.stddev, means, spreads, strict=True):
-        gain = 1 + pull * (min(1.5, max(0.65, (to_spread + 8) / (spread + 8))) - 1)
+        gain = 1 + pull * (min(1.4, max(0.7, (to_spread + 8) / (spread + 8))) - 1)
         middle = mean + pull * (to_mean - mean)
         table += [min(255, max(0, round(middle + (value - mean) * gain))) for value in range(256)]
-    return ImageEnhance.Color(canvas.point(table)).enhance(1.12)
+    return canvas.point(table)
 
 
 def _light(canvas: Picture, style: Picture | None, dice: Random) -> Picture:
-    """Lay the style's blurred light over the picture, a glow in its bright parts and a darker rim."""
-    small = canvas.reduce(8)
-    glow = small.filter(ImageFilter.GaussianBlur(3)).resize(canvas.size, Image.Resampling.BILINEAR)
-    canvas = Image.blend(canvas, ImageChops.screen(canvas, glow), 0.16)
+    """Lay a glow and the style's blurred light over the picture, and a darker rim."""
+    glow = canvas.reduce(16).filter(ImageFilter.GaussianBlur(2))
     if style is not None:
-        wash = style.convert("RGB").resize((20, 12), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(2))
-        wash = wash.resize(canvas.size, Image.Resampling.BICUBIC)
-        canvas = Image.blend(canvas, ImageChops.soft_light(canvas, wash), _STYLE_LIGHT * 3)
-        canvas = Image.blend(canvas, wash, _STYLE_LIGHT * dice.uniform(0.5, 1.0))
+        wash = (
+            style.convert("RGB")
+            .resize((12, 8), Image.Resampling.BOX)
+            .resize(glow.size, Image.Resampling.BICUBIC)
+        )
+        glow = Image.blend(ImageChops.screen(glow, glow), wash, 0.5)
+    strength = _STYLE_LIGHT * dice.uniform(0.8, 1.4)
+    canvas = Image.blend(canvas, glow.resize(canvas.size, Image.Resampling.BILINEAR), strength)
     return ImageChops.multiply(canvas, _rim(canvas.size))
 
 
 @cache
 def _rim(size: tuple[int, int]) -> Picture:
-    dark = Image.radial_gradient("L").resize(size, Image.Resampling.BICUBIC)
-    shade = dark.point([255 - max(0, value - 150) * 60 // 105 for value in range(256)])
+    # The gradient is 0 in the middle and 255 at the corners; its square has no visible ring.
+    shade = Image.radial_gradient("L").resize(size, Image.Resampling.BICUBIC)
+    shade = shade.point([255 - round(62 * (value / 255) ** 3) for value in range(256)])
     return Image.merge("RGB", (shade, shade, shade))
 
 
@@ -215,12 +241,11 @@ def _label(canvas: Picture, text: str, *, right: bool) -> None:
 @cache
 def _plate(text: str, tall: int) -> Picture:
     font = ImageFont.load_default(size=tall)
-    spaced = "\u2009".join(text) if isinstance(font, ImageFont.FreeTypeFont) else text
-    box = font.getbbox(spaced)
+    box = font.getbbox(text)
     pad = round(tall * 0.55)
     size = (round(box[2] - box[0]) + 2 * pad, round(box[3] - box[1]) + 2 * pad)
     plate = Image.new("RGBA", size, (0, 0, 0, 0))
     pen = ImageDraw.Draw(plate)
     pen.rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), radius=size[1] // 2, fill=(12, 14, 20, 150))
-    pen.text((pad - box[0], pad - box[1]), spaced, font=font, fill=(255, 255, 255, 235))
+    pen.text((pad - box[0], pad - box[1]), text, font=font, fill=(255, 255, 255, 235))
     return plate

@@ -30,16 +30,14 @@ _MAX_RATIO = 2.5
 # Texts of failed tasks that others have seen.
 UNSUPPORTED = "Unsupported image. Please check the image format, size and dimensions."
 BAD_PIXELS = "Image pixel is invalid"
-BAD_RATIO = (
-    "The resolution or aspect ratio of the input image is invalid. Please ensure it meets the required specifications."
-)
+BAD_RATIO = "The resolution or aspect ratio of the input image is invalid. Please ensure it meets the required specifications."
 
 # Start-of-frame markers of JPEG, baseline and progressive: all of C0 to CF but DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _REMEMBERED = 512
 
 
-class UnreadablePicture(Exception):  # noqa: N818 - a finding about a picture, told as a failed task
+class UnreadablePicture(Exception):
     """The header is fine and the rest cannot be decoded."""
 
 

@@ -10,7 +10,7 @@ __all__ = ["Refusal"]
 
 
 @define(eq=False, slots=False)
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error of the emulator
+class Refusal(Exception):
     """The call is answered with *code*; an empty *message* is the table's meaning, no *http_status* the table's."""
 
     code: int

@@ -38,7 +38,11 @@ class Picture:
     @property
     def url(self) -> str | None:
         """The address, None for base64."""
-        return self.text if isinstance(self.text, str) and self.text.startswith(("http://", "https://")) else None
+        return (
+            self.text
+            if isinstance(self.text, str) and self.text.startswith(("http://", "https://"))
+            else None
+        )
 
 
 @frozen(kw_only=True)

@@ -40,9 +40,14 @@ def _subject(dice: Random) -> Image.Image:
     hair, boots = _tone(dice.uniform(0.02, 0.12), dice.uniform(0.15, 0.5), 0.5), _tone(hue + 0.5, 0.25, 0.4)
     for side in (-1, 1):
         pen.rounded_rectangle(_around(200 + side * 40, 505, 27, 85), 20, fill=boots)
-        pen.rounded_rectangle(_around(200 + side * (wide + 6), 340, 22, 105), 22, fill=dark)
-        pen.ellipse(_around(200 + side * (wide + 6), 446, 21, 21), fill=skin)
-    pen.polygon([(200 - wide * 0.6, 225), (200 + wide * 0.6, 225), (200 + wide + 14, 470), (200 - wide - 14, 470)], fill=coat)
+        shoulder, hand = (200 + side * wide * 0.62, 238), (200 + side * (wide + 16), 420)
+        pen.line((*shoulder, *hand), fill=dark, width=48)
+        pen.ellipse(_around(*shoulder, 24, 24), fill=dark)
+        pen.ellipse(_around(*hand, 24, 24), fill=skin)
+    pen.polygon(
+        [(200 - wide * 0.6, 225), (200 + wide * 0.6, 225), (200 + wide + 14, 470), (200 - wide - 14, 470)],
+        fill=coat,
+    )
     pen.rounded_rectangle(_around(200, 250, wide * 0.78, 34), 30, fill=coat)
     pen.rectangle((200 - wide * 0.85, 345, 200 + wide * 0.85, 365), fill=dark)
     pen.ellipse(_around(200, 128, 74, 80), fill=hair)
@@ -70,7 +75,10 @@ def _scene(dice: Random) -> Image.Image:
     pen.ellipse(_around(*sun, 30, 30), fill=(255, 248, 220))
     for number in range(5):
         base, phase = height * (0.46 + 0.1 * number), dice.uniform(0, 6)
-        hills = [(x, base + 22 * sin(x / (120 - number * 12) + phase) + 9 * sin(x / 37 + phase)) for x in range(0, width + 8, 8)]
+        hills = [
+            (x, base + 22 * sin(x / (120 - number * 12) + phase) + 9 * sin(x / 37 + phase))
+            for x in range(0, width + 8, 8)
+        ]
         tone = _tone(land + 0.03 * (4 - number), 0.64 - 0.09 * number, 0.3 + 0.05 * number)
         pen.polygon([(0, height), *hills, (width, height)], fill=tone)
     return picture.filter(ImageFilter.GaussianBlur(1))
@@ -80,13 +88,22 @@ def _style(dice: Random) -> Image.Image:
     """Return broad strokes of a palette of five related colours."""
     width, height = _SIZE
     hue = dice.random()
-    palette = [_tone(hue + dice.uniform(-0.12, 0.12), light, dice.uniform(0.35, 0.7)) for light in (0.25, 0.4, 0.55, 0.7, 0.85)]
+    palette = [
+        _tone(hue + dice.uniform(-0.12, 0.12), light, dice.uniform(0.35, 0.7))
+        for light in (0.25, 0.4, 0.55, 0.7, 0.85)
+    ]
     picture = Image.new("RGB", _SIZE, palette[2])
     pen = ImageDraw.Draw(picture)
     for _ in range(240):
         x, y, long = dice.uniform(-40, width), dice.uniform(0, height), dice.uniform(40, 160)
-        pen.line((x, y, x + long, y + dice.uniform(-24, 24)), fill=dice.choice(palette), width=dice.randint(8, 26))
+        pen.line(
+            (x, y, x + long, y + dice.uniform(-24, 24)), fill=dice.choice(palette), width=dice.randint(8, 26)
+        )
     return picture.filter(ImageFilter.GaussianBlur(2))
 
 
-_PAINTERS: Mapping[str, Callable[[Random], Image.Image]] = {"subject": _subject, "scene": _scene, "style": _style}
+_PAINTERS: Mapping[str, Callable[[Random], Image.Image]] = {
+    "subject": _subject,
+    "scene": _scene,
+    "style": _style,
+}

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from kling_async.emulator.faults import Faults
+from kling_async.emulator.faults import Fault, Faults
 from kling_async.errors import ConfigError
 
 __all__ = ["DAY", "EmulatedAccount", "EmulatorSettings", "is_loopback"]
@@ -51,7 +51,9 @@ class EmulatedAccount:
 
     def __attrs_post_init__(self) -> None:
         if len(self.secret_key.encode()) < 32:
-            raise ConfigError(f"account {self.name!r}: expected a secret_key of 32 bytes or more, found a shorter one")
+            raise ConfigError(
+                f"account {self.name!r}: expected a secret_key of 32 bytes or more, found a shorter one"
+            )
         if self.slots < 1:
             raise ConfigError(f"account {self.name!r}: expected at least one slot, found {self.slots}")
 
@@ -66,6 +68,10 @@ def _speed(value: float | str) -> float | str:
     if not 0 < number < float("inf"):
         raise ConfigError(f"expected a speed such as 20 or '20x', 'instant' or 'manual', found {value!r}")
     return number
+
+
+def _faults(value: Faults | str | Iterable[Fault]) -> Faults:
+    return Faults.of(value)
 
 
 def _one_of(name: str, value: str, *allowed: str) -> None:
@@ -109,7 +115,7 @@ class EmulatorSettings:
     clock_skew: float = 0.0
     webhook_secret: str | None = field(default=None, repr=False)
     allow_remote_callbacks: bool = False
-    faults: Faults = field(factory=Faults, converter=Faults.of)
+    faults: Faults = field(factory=Faults, converter=_faults)
     max_body: int = 100 * 1024 * 1024
     keep_requests: int = 100_000
 

@@ -25,7 +25,7 @@ from kling_async.emulator.refusals import Refusal
 from kling_async.emulator.rules import MultiImageOrder
 from kling_async.emulator.settings import EmulatedAccount, EmulatorSettings
 
-__all__ = ["RISK", "Change", "Lane", "Status", "Store", "Task", "Trouble"]
+__all__ = ["RISK", "Change", "Circumstances", "Lane", "Status", "Store", "Task"]
 
 Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
 
@@ -60,9 +60,10 @@ class Ledger:
 
 
 @frozen(kw_only=True)
-class Trouble:
-    """What is to befall a task from outside: a failure, no end, a longer time, a late appearance in reads."""
+class Circumstances:
+    """What is around a task from outside: its pictures as read, and a failure, no end, a longer time, a late appearance."""
 
+    pictures: Sequence[object] = field(default=(), repr=False)
     fails: str = ""
     stuck: bool = False
     slower: float = 0.0
@@ -168,20 +169,19 @@ class Store:
         order: MultiImageOrder,
         now: float,
         *,
-        pictures: Sequence[object] = (),
-        trouble: Trouble | None = None,
+        around: Circumstances | None = None,
     ) -> Change:
         """Accept *order* or refuse it as *check()* does; returns the change into `submitted`."""
         self.check(account, order, now)
-        ledger, trouble, stamp = self.ledgers[account.name], trouble or Trouble(), self._stamp(now)
+        ledger, around, stamp = self.ledgers[account.name], around or Circumstances(), self._stamp(now)
         task = Task(
             task_id=self._new_id(stamp),
             endpoint=endpoint,
             ledger=ledger,
             order=order,
-            pictures=pictures,
+            pictures=around.pictures,
             empty=order.marker[0] == "empty",
-            visible_at=now + trouble.hidden,
+            visible_at=now + around.hidden,
             created=now,
             updated=now,
             created_stamp=stamp,
@@ -189,7 +189,7 @@ class Store:
         )
         self._enter(task)
         self._hold(task, order.weight, now)
-        self._plan(task, trouble)
+        self._plan(task, around)
         return Change(task, "submitted", now, stamp)
 
     def find(self, account: EmulatedAccount, endpoint: Endpoint, either_id: str, now: float) -> Task:
@@ -201,7 +201,9 @@ class Store:
             raise Refusal(code, f"Task not found by id/external id: {either_id}")
         return task
 
-    def page(self, account: EmulatedAccount, endpoint: Endpoint, start: int, size: int, now: float) -> list[Task]:
+    def page(
+        self, account: EmulatedAccount, endpoint: Endpoint, start: int, size: int, now: float
+    ) -> list[Task]:
         """Return *size* tasks from *start* on, in the order that the settings choose."""
         rows = self.ledgers[account.name].listed[endpoint]
         if self._settings.list_order == "newest":
@@ -237,7 +239,11 @@ class Store:
         if order.external_task_id:
             ledger.by_external_id[order.external_task_id] = task
         shuffled = self._settings.list_order == "shuffled"
-        place = crc32(f"{self._settings.seed}{task.task_id}".encode()) if shuffled else len(ledger.listed[task.endpoint])
+        place = (
+            crc32(f"{self._settings.seed}{task.task_id}".encode())
+            if shuffled
+            else len(ledger.listed[task.endpoint])
+        )
         insort(ledger.listed[task.endpoint], (place, task), key=lambda row: row[0])
         ledger.reserved += order.units
 
@@ -249,16 +255,16 @@ class Store:
         lane.used += slots
         lane.peak = max(lane.peak, lane.used)
 
-    def _plan(self, task: Task, trouble: Trouble) -> None:
-        seconds = self._duration() + trouble.slower
+    def _plan(self, task: Task, around: Circumstances) -> None:
+        seconds = self._duration() + around.slower
         begins = task.created + min(0.1 * seconds, 1.0)
         self._push(begins, task, "processing")
         kind, text = task.order.marker
-        if trouble.stuck or kind == "stuck":
+        if around.stuck or kind == "stuck":
             return
-        fails = trouble.fails or {"risk": RISK, "fail": text or "failed as the prompt asked"}.get(kind, "")
+        fails = around.fails or {"risk": RISK, "fail": text or "failed as the prompt asked"}.get(kind, "")
         # A failure shows early: an unfit picture within two seconds, a refused one about half way.
-        if trouble.fails:
+        if around.fails:
             seconds = min(seconds, _QUICK_FAILURE)
         elif fails:
             seconds /= 2

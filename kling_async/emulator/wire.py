@@ -13,7 +13,18 @@ from kling_async.emulator.refusals import Refusal
 from kling_async.emulator.settings import DAY
 from kling_async.emulator.store import Ledger, Task
 
-__all__ = ["JSON", "Links", "Reply", "accepted", "callback_body", "json_reply", "packs", "refused", "show", "success"]
+__all__ = [
+    "JSON",
+    "Links",
+    "Reply",
+    "accepted",
+    "callback_body",
+    "json_reply",
+    "packs",
+    "refused",
+    "show",
+    "success",
+]
 
 JSON = "application/json; charset=utf-8"
 
@@ -32,7 +43,9 @@ class Reply:
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-def json_reply(value: Any, status: int = 200, code: int | None = None, headers: Mapping[str, str] = MappingProxyType({})) -> Reply:
+def json_reply(
+    value: Any, status: int = 200, code: int | None = None, headers: Mapping[str, str] = MappingProxyType({})
+) -> Reply:
     """Return *value* as a JSON answer."""
     return Reply(status, json.dumps(value, separators=(",", ":")).encode(), JSON, code, headers)
 
@@ -114,7 +127,11 @@ def packs(ledger: Ledger, opened: float, name: str | None) -> dict[str, Any]:
         "invalid_time": round((opened + 30 * DAY) * 1000),
         "status": "online" if ledger.units > 0 else "runOut",
     }
-    return {"code": 0, "msg": "success", "resource_pack_subscribe_infos": [info] if name in {None, "", pack} else []}
+    return {
+        "code": 0,
+        "msg": "success",
+        "resource_pack_subscribe_infos": [info] if name in {None, "", pack} else [],
+    }
 
 
 def _info(task: Task) -> dict[str, str]:
