@@ -194,9 +194,7 @@ class Api:
         await self._before(call)
         order = endpoint.order.parse(body, self.settings)
         pictures = await self.reader.read(order.pictures)
-        trouble = self._trouble(
-            order.external_task_id, next((each.trouble for each in pictures if each.trouble), "")
-        )
+        around = self._around(order.external_task_id, pictures)
         self.wake()
         change = self.store.create(account, endpoint, order, self.clock.now(), around=around)
         call.task_id = change.task.task_id
