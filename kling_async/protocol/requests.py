@@ -9,7 +9,15 @@ from attrs import frozen
 from kling_async.errors import ConfigError
 from kling_async.protocol.bodies import Body
 
-__all__ = ["LARGEST_PAGE", "LAST_PAGE", "Request", "costs_request", "create_request", "find_request", "list_request"]
+__all__ = [
+    "LARGEST_PAGE",
+    "LAST_PAGE",
+    "Request",
+    "costs_request",
+    "create_request",
+    "find_request",
+    "list_request",
+]
 
 # Seed: pageSize 1 to 500, pageNum 1 to 1000.
 LARGEST_PAGE = 500
