@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from kling_async.emulator.faults import Fault, Faults
 from kling_async.errors import ConfigError
+from kling_async.protocol.callbacks import sign
 
 __all__ = ["DAY", "EmulatedAccount", "EmulatorSettings", "is_loopback"]
 
@@ -129,6 +130,8 @@ class EmulatorSettings:
             raise ConfigError(
                 f"expected a loopback host, found {self.host!r}; set allow_remote=True to let other machines in"
             )
+        if self.webhook_secret is not None:
+            sign(self.webhook_secret, "check", 0, b"")
         names = [account.name for account in self.all_accounts()]
         if len(set(names)) < len(names):
             raise ConfigError(f"expected accounts with different names, found {', '.join(names)}")
