@@ -34,7 +34,8 @@ class Clock:
         self._monotonic = monotonic
         self._wall = wall
         self._real = monotonic()
-        self._emulated = self._stamped = wall()
+        # By hand, time begins at a whole second: the same steps then show the same stamps apart.
+        self._emulated = self._stamped = float(int(wall())) if self.manual else wall()
 
     def __repr__(self) -> str:
         mode = "instant" if self.instant else "manual" if self.manual else f"{self._rate:g}x"
