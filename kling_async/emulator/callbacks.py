@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -118,7 +119,7 @@ class Outbox:
         self._waiting: list[tuple[float, int, Delivery]] = []
         self._numbers = count()
         self._gate = asyncio.Semaphore(_AT_ONCE)
-        self._overtaken: dict[str, Delivery] = {}
+        self._overtaken: defaultdict[str, list[Delivery]] = defaultdict(list)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Plain tasks: an emulator may be opened and closed in different tasks (fixtures), which no task group allows.
         self._under_way: set[asyncio.Task[None]] = set()
@@ -130,10 +131,10 @@ class Outbox:
     def put(self, delivery: Delivery) -> None:
         """Keep *delivery* until it is due; an overtaken one until the next of its task has gone before it."""
         if delivery.kind == "overtaken":
-            self._overtaken[delivery.task_id] = delivery
+            self._overtaken[delivery.task_id].append(delivery)
             return
         self._push(delivery)
-        if held := self._overtaken.pop(delivery.task_id, None):
+        for held in reversed(self._overtaken.pop(delivery.task_id, [])):
             self._push(evolve(held, at=delivery.at))
 
     def _push(self, delivery: Delivery) -> None:

@@ -50,7 +50,7 @@ def _border_colour(picture: Image.Image) -> tuple[int, int, int] | None:
     strip = Image.new("RGB", (64 * 3 + 2 * 3 * 52, 1))
     at = 0
     for edge in edges:
-        flat = edge.resize((edge.width * edge.height, 1)) if edge.height == 1 else _flatten(edge)
+        flat = _flatten(edge)
         strip.paste(flat, (at, 0))
         at += flat.width
     measured = ImageStat.Stat(strip)

@@ -241,8 +241,8 @@ class Emulator:
         # First of all on the way out: whoever waits in a hanging request is let go.
         stack.callback(closing.set)
         await web.TCPSite(runner, settings.host, settings.port).start()
-        self.url = settings.public_url or _address(settings.host, runner.addresses[0][1])
-        self._api.signer = LinkSigner(self.url, settings, self._clock.now)
+        self.url = _address(settings.host, runner.addresses[0][1])
+        self._api.signer = LinkSigner(settings.public_url or self.url, settings, self._clock.now)
 
     def _new_api(self, pool: ThreadPoolExecutor, closing: asyncio.Event) -> Api:
         settings = self.settings

@@ -71,6 +71,14 @@ def _speed(value: float | str) -> float | str:
     return number
 
 
+def _accounts(value: Iterable[EmulatedAccount]) -> tuple[EmulatedAccount, ...]:
+    return tuple(value)
+
+
+def _names(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
 def _faults(value: Faults | str | Iterable[Fault]) -> Faults:
     return Faults.of(value)
 
@@ -95,7 +103,7 @@ class EmulatorSettings:
     port: int = 0
     allow_remote: bool = False
     public_url: str | None = None
-    accounts: tuple[EmulatedAccount, ...] = field(default=(), converter=tuple)
+    accounts: tuple[EmulatedAccount, ...] = field(default=(), converter=_accounts)
     slots: int = 9
     units: float = 1_000_000
     foreign_load: ForeignLoad = 0
@@ -108,7 +116,7 @@ class EmulatorSettings:
     paint: str = "composite"
     megapixels: float = 0.9216
     expire_after: float = 30 * DAY
-    models: tuple[str, ...] = field(default=("kling-v2", "kling-v2-1"), converter=tuple)
+    models: tuple[str, ...] = field(default=("kling-v2", "kling-v2-1"), converter=_names)
     default_model: str = "kling-v2"
     dialect: str = "observed"
     unique_external_ids: bool = True

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,8 +30,10 @@ async def emulate() -> AsyncIterator[Opener]:
     """A function that opens an emulator: time by hand and stamps for pictures unless told otherwise."""
     async with AsyncExitStack() as stack:
 
-        async def opened(**options: object) -> Caller:
-            emulator = await stack.enter_async_context(Emulator(**{"speed": "manual", "paint": "stamp", **options}))
+        async def opened(**options: Any) -> Caller:
+            emulator = await stack.enter_async_context(
+                Emulator(**{"speed": "manual", "paint": "stamp"} | options)
+            )
             session = await stack.enter_async_context(aiohttp.ClientSession())
             return Caller(emulator, session)
 

@@ -74,7 +74,7 @@ class Caller:
 class Opener(Protocol):
     """Opens an emulator with these options."""
 
-    async def __call__(self, **options: object) -> Caller: ...
+    async def __call__(self, **options: Any) -> Caller: ...
 
 
 def body(**fields: Any) -> dict[str, Any]:

@@ -50,14 +50,18 @@ def test_a_bad_spec_says_what_was_expected(text: str, words: str) -> None:
         Faults.parse(text)
 
 
-@pytest.mark.parametrize("row", [{"action": "refuse"}, {"action": "reset", "code": 1303}, {"action": "dance"}])
+@pytest.mark.parametrize(
+    "row", [{"action": "refuse"}, {"action": "reset", "code": 1303}, {"action": "dance"}]
+)
 def test_a_fault_must_make_sense(row: dict[str, object]) -> None:
     """A refusal needs a code, nothing else takes one, and the action must exist."""
     with pytest.raises(ConfigError, match="expected"):
         Fault.from_row(row)
 
 
-@pytest.mark.parametrize("row", [3, {}, {"code": 1}, {"action": "reset", "nonsense": 1}, {"action": "reset", "probability": "a"}])
+@pytest.mark.parametrize(
+    "row", [3, {}, {"code": 1}, {"action": "reset", "nonsense": 1}, {"action": "reset", "probability": "a"}]
+)
 def test_a_row_that_is_no_fault_is_refused(row: object) -> None:
     """JSON that does not describe a fault is a ConfigError."""
     with pytest.raises(ConfigError, match="expected"):
@@ -88,7 +92,10 @@ def test_after_and_times_bound_a_fault() -> None:
     """The first *after* matching requests are spared, then *times* are struck; others are not counted."""
     dice = Dice(Faults([Fault(action="refuse", code=1303, after=2, times=2, match_external_id="a-*")]))
 
-    struck = [dice.strike("before", "create", name) is not None for name in ("a-1", "b-1", "a-2", "a-3", "a-4", "a-5")]
+    struck = [
+        dice.strike("before", "create", name) is not None
+        for name in ("a-1", "b-1", "a-2", "a-3", "a-4", "a-5")
+    ]
 
     assert struck == [False, False, False, True, True, False]
     assert dice.hits == [2]

@@ -18,7 +18,8 @@ from kling_async.emulator import EmulatedAccount, Emulator, EmulatorSettings, Fa
 from kling_async.emulator.auth import Gate
 from kling_async.emulator.clock import Clock
 from kling_async.emulator.intake import LongText, decode_base64, parse
-from kling_async.emulator.pictures import BAD_PIXELS, BAD_RATIO, UNSUPPORTED, judge, scan
+from kling_async.emulator.pages import Pages
+from kling_async.emulator.pictures import BAD_PIXELS, BAD_RATIO, UNSUPPORTED, Material, judge, scan
 from kling_async.emulator.refusals import Refusal
 from kling_async.emulator.settings import is_loopback
 from kling_async.emulator.stamp import paint_stamp, ratio_size
@@ -99,7 +100,13 @@ def test_a_skewed_clock_shows_in_stamps_and_tokens() -> None:
 def test_long_strings_are_lifted_out_of_a_body() -> None:
     """A big body is read as JSON reads it, its long plain strings as LongText, in objects and in lists."""
     long = base64_text(bytes(range(256)) * 600)
-    value = {"a": [{"subject_image": long}], "b": 'short "quoted" \\', "c": "é" * 40_000, "d": "x\\" * 40_000, "e": None}
+    value = {
+        "a": [{"subject_image": long}],
+        "b": 'short "quoted" \\',
+        "c": "é" * 40_000,
+        "d": "x\\" * 40_000,
+        "e": None,
+    }
 
     found = parse(json.dumps(value, ensure_ascii=False).encode())
 
@@ -129,7 +136,16 @@ def test_a_body_must_be_an_object(text: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["data:image/png;base64,aGVsbG8=", "aGVs\nbG8=", "aGVsbG8", "-_-_", "aGVsbG8=aGVsbG8=", "café", "=", "A" * 262_143 + "=" + "AAAA"],
+    [
+        "data:image/png;base64,aGVsbG8=",
+        "aGVs\nbG8=",
+        "aGVsbG8",
+        "-_-_",
+        "aGVsbG8=aGVsbG8=",
+        "café",
+        "=",
+        "A" * 262_143 + "=" + "AAAA",
+    ],
 )
 def test_only_raw_base64_is_taken(text: str) -> None:
     """A prefix, line breaks, another alphabet, wrong padding: all the text that was seen live."""
@@ -151,7 +167,9 @@ ACCOUNT = EmulatedAccount()
 
 def token(algorithm: str = "HS256", secret: str = ACCOUNT.secret_key, **claims: Any) -> str:
     usual = {"iss": ACCOUNT.access_key, "exp": NOW + 1800, "nbf": NOW - 5}
-    return jwt.encode({key: value for key, value in (usual | claims).items() if value is not ...}, secret, algorithm)
+    return jwt.encode(
+        {key: value for key, value in (usual | claims).items() if value is not ...}, secret, algorithm
+    )
 
 
 def test_a_good_token_and_a_key_are_admitted() -> None:
@@ -210,7 +228,9 @@ def test_the_gate_forgets_old_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_sizes_are_read_from_headers(kind: str) -> None:
     """Width and height of both formats, progressive and with an Exif block before the frame."""
-    options: dict[str, Any] = {"progressive": True, "exif": b"Exif\0\0" + bytes(900)} if kind == "JPEG" else {}
+    options: dict[str, Any] = (
+        {"progressive": True, "exif": b"Exif\0\0" + bytes(900)} if kind == "JPEG" else {}
+    )
 
     assert scan(picture(640, 333, kind, **options)) == (640, 333)
 
@@ -235,7 +255,8 @@ def test_pictures_are_judged_by_the_seed(data: bytes, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "size"), [("16:9", (1280, 720)), ("9:16", (720, 1280)), ("1:1", (960, 960)), ("21:9", (1470, 630))]
+    ("ratio", "size"),
+    [("16:9", (1280, 720)), ("9:16", (720, 1280)), ("1:1", (960, 960)), ("21:9", (1470, 630))],
 )
 def test_sizes_have_the_asked_ratio(ratio: str, size: tuple[int, int]) -> None:
     """About a megapixel, in exactly the ratio."""
@@ -309,11 +330,26 @@ def test_settings_take_short_forms() -> None:
 
 @pytest.mark.parametrize(
     ("host", "here"),
-    [("localhost", True), ("127.3.2.1", True), ("[::1]", True), ("10.0.0.1", False), ("kling.ai", False), ("", False)],
+    [
+        ("localhost", True),
+        ("127.3.2.1", True),
+        ("[::1]", True),
+        ("10.0.0.1", False),
+        ("kling.ai", False),
+        ("", False),
+    ],
 )
 def test_loopback_is_known_without_asking(host: str, here: bool) -> None:  # noqa: FBT001 - a table column
     """Only names and numbers that mean this machine for certain count as it."""
     assert is_loopback(host) is here
+
+
+def test_nothing_that_is_shown_tells_a_picture() -> None:
+    """Materials and pages show what they are in a few words."""
+    fit, unfit = Material("style", "0123456789abcdef", b"bytes"), Material("scene", "", trouble="x")
+
+    assert (repr(fit), repr(unfit)) == ("<Material style 01234567>", "<Material scene  unfit>")
+    assert "Emulator" in repr(Pages(Emulator(paint="stamp")))
 
 
 def test_the_package_shows_its_names_and_no_others() -> None:

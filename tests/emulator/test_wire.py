@@ -51,7 +51,11 @@ async def test_a_task_lives_through_its_statuses(emulate: Opener) -> None:
     await kling.emulator.advance(22)
     ended = (await kling.get("a%2F1%20%C3%A9")).data
 
-    assert (at_once["task_status"], at_once["task_result"], at_once["task_status_msg"]) == ("submitted", {}, "")
+    assert (at_once["task_status"], at_once["task_result"], at_once["task_status_msg"]) == (
+        "submitted",
+        {},
+        "",
+    )
     assert soon["task_status"] == "processing"
     assert "final_unit_deduction" not in soon
     assert ended["task_status"] == "succeed"
@@ -117,14 +121,20 @@ async def test_no_other_names_are_pictures(emulate: Opener) -> None:
 
 async def test_unknown_and_foreign_tasks_are_not_found(emulate: Opener) -> None:
     """An unknown id, and another account's task, answer 400/1201 as seen live."""
-    kling = await emulate(accounts=(EmulatedAccount(), EmulatedAccount(name="b", access_key="bb", api_key="key-b")))
+    kling = await emulate(
+        accounts=(EmulatedAccount(), EmulatedAccount(name="b", access_key="bb", api_key="key-b"))
+    )
     created = await kling.create()
     other = {"Authorization": "Bearer key-b"}
 
     unknown = await kling.get("123")
     foreign = await kling.ask("GET", f"{PATH}/{created.data['task_id']}", headers=other)
 
-    assert (unknown.status, unknown.code, unknown.message) == (400, 1201, "Task not found by id/external id: 123")
+    assert (unknown.status, unknown.code, unknown.message) == (
+        400,
+        1201,
+        "Task not found by id/external id: 123",
+    )
     assert set(unknown.json) == {"code", "message", "request_id"}
     assert (foreign.status, foreign.code) == (400, 1201)
     assert (await kling.ask("GET", PATH, headers=other)).data == []
@@ -203,8 +213,9 @@ async def test_failing_tasks_give_their_slots_back(emulate: Opener) -> None:
 async def test_foreign_tasks_hold_slots(emulate: Opener) -> None:
     """Slots of other programs are missing, as many as a number or a function of time says."""
     fixed = await emulate(slots=3, foreign_load=2)
-    passing = await emulate(slots=3, foreign_load=lambda now: 3 if now < passing_until else 0)
-    passing_until = passing.emulator._clock.now() + 10
+    busy_until = [float("inf")]
+    passing = await emulate(slots=3, foreign_load=lambda now: 3 if now < busy_until[0] else 0)
+    busy_until[0] = passing.emulator._clock.now() + 10
 
     first, second = await fixed.create(), await fixed.create()
     early = await passing.create()
@@ -226,7 +237,9 @@ async def test_units_are_taken_at_the_end_and_run_out(emulate: Opener) -> None:
 
     assert (reserved.status, reserved.code, reserved.message) == (429, 1102, "Account balance not enough")
     assert empty.code == 1102
-    assert [each.data["resource_pack_subscribe_infos"][0]["remaining_quantity"] for each in (before, after)] == [40.0, 8.0]
+    assert [
+        each.data["resource_pack_subscribe_infos"][0]["remaining_quantity"] for each in (before, after)
+    ] == [40.0, 8.0]
 
 
 async def test_costs_have_an_envelope_in_the_envelope(emulate: Opener) -> None:
@@ -236,11 +249,18 @@ async def test_costs_have_an_envelope_in_the_envelope(emulate: Opener) -> None:
 
     answer = await kling.ask("GET", f"/account/costs?start_time=1&end_time=2&resource_pack_name={name}")
     other = await kling.ask("GET", "/account/costs?start_time=1&end_time=2&resource_pack_name=x")
-    bad = [await kling.ask("GET", "/account/costs" + query) for query in ("", "?start_time=1", "?start_time=a&end_time=2", "?start_time=3&end_time=2")]
+    bad = [
+        await kling.ask("GET", "/account/costs" + query)
+        for query in ("", "?start_time=1", "?start_time=a&end_time=2", "?start_time=3&end_time=2")
+    ]
 
     assert (answer.code, answer.data["code"], answer.data["msg"]) == (0, 0, "success")
     pack = answer.data["resource_pack_subscribe_infos"][0]
-    assert (pack["resource_pack_name"], pack["status"], pack["resource_pack_type"]) == (name, "online", "decreasing_total")
+    assert (pack["resource_pack_name"], pack["status"], pack["resource_pack_type"]) == (
+        name,
+        "online",
+        "decreasing_total",
+    )
     assert other.data["resource_pack_subscribe_infos"] == []
     assert {each.code for each in bad} == {1201}
 
@@ -254,7 +274,9 @@ async def test_an_account_in_trouble_is_refused(emulate: Opener) -> None:
     assert (create.status, create.code, read.status) == (429, 1101, 200)
 
 
-@pytest.mark.parametrize(("path", "method"), [(PATH, "POST"), (PATH, "GET"), (f"{PATH}/1", "GET"), ("/account/costs", "GET")])
+@pytest.mark.parametrize(
+    ("path", "method"), [(PATH, "POST"), (PATH, "GET"), (f"{PATH}/1", "GET"), ("/account/costs", "GET")]
+)
 async def test_every_route_wants_credentials(emulate: Opener, path: str, method: str) -> None:
     """No route answers without an Authorization header."""
     kling = await emulate()
@@ -301,12 +323,17 @@ async def test_lists_page_newest_first(emulate: Opener) -> None:
 
 async def test_lists_come_in_other_orders(emulate: Opener) -> None:
     """Oldest first, or shuffled: the same tasks, each once over all pages."""
-    oldest, shuffled = await emulate(list_order="oldest", slots=99), await emulate(list_order="shuffled", slots=99)
+    oldest, shuffled = (
+        await emulate(list_order="oldest", slots=99),
+        await emulate(list_order="shuffled", slots=99),
+    )
     in_order = [(await oldest.create()).data["task_id"] for _ in range(12)]
     mixed = [(await shuffled.create()).data["task_id"] for _ in range(12)]
 
     first = [row["task_id"] for row in (await oldest.list()).data]
-    second = [row["task_id"] for page in (1, 2) for row in (await shuffled.list(f"?pageSize=6&pageNum={page}")).data]
+    second = [
+        row["task_id"] for page in (1, 2) for row in (await shuffled.list(f"?pageSize=6&pageNum={page}")).data
+    ]
 
     assert first == in_order
     assert sorted(second) == mixed
@@ -314,7 +341,17 @@ async def test_lists_come_in_other_orders(emulate: Opener) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["pageNum=0", "pageNum=1001", "pageSize=0", "pageSize=501", "pageNum=x", "pageSize=", "pageNum=1.0", "pageNum=²"]
+    "query",
+    [
+        "pageNum=0",
+        "pageNum=1001",
+        "pageSize=0",
+        "pageSize=501",
+        "pageNum=x",
+        "pageSize=",
+        "pageNum=1.0",
+        "pageNum=²",
+    ],
 )
 async def test_pages_out_of_range_are_refused(emulate: Opener, query: str) -> None:
     """Page numbers and sizes outside the seed's ranges are 1201."""
@@ -327,9 +364,17 @@ async def test_other_methods_and_paths_are_not_found(emulate: Opener) -> None:
     """A known path with another method is 404/1202, an unknown path 404/1203."""
     kling = await emulate()
 
-    answers = [await kling.ask(*each) for each in (("DELETE", PATH), ("PUT", f"{PATH}/1"), ("GET", "/v1/videos"), ("POST", "/"))]
+    answers = [
+        await kling.ask(*each)
+        for each in (("DELETE", PATH), ("PUT", f"{PATH}/1"), ("GET", "/v1/videos"), ("POST", "/"))
+    ]
 
-    assert [(each.status, each.code) for each in answers] == [(404, 1202), (404, 1202), (404, 1203), (404, 1203)]
+    assert [(each.status, each.code) for each in answers] == [
+        (404, 1202),
+        (404, 1202),
+        (404, 1203),
+        (404, 1203),
+    ]
 
 
 async def test_a_create_must_be_json(emulate: Opener) -> None:
@@ -363,7 +408,9 @@ async def test_unfit_pictures_fail_as_tasks(emulate: Opener, data: bytes, reason
     """Pictures are decoded for real; what is unfit passes the create and fails within two seconds, as observed."""
     kling = await emulate(paint="composite", megapixels=0.02)
 
-    created = await kling.create(subject_image_list=subjects(base64_text(data)), style_image=base64_text(data))
+    created = await kling.create(
+        subject_image_list=subjects(base64_text(data)), style_image=base64_text(data)
+    )
     await kling.emulator.advance(1.65 if reason else 100)
     shown = (await kling.get(created.data["task_id"])).data
 
@@ -389,7 +436,9 @@ async def test_ten_megabytes_are_the_limit_and_do_not_stop_the_loop(emulate: Ope
     bodies = [json.dumps(body(scene_image=base64_text(data))).encode() for data in (fits, fits + b"\0")]
     headers = {"Authorization": f"Bearer {kling.emulator.api_key}", "Content-Type": "application/json"}
 
-    creating = asyncio.gather(*[kling.ask("POST", PATH, data=_stream(each), headers=headers) for each in bodies])
+    creating = asyncio.gather(
+        *[kling.ask("POST", PATH, data=_stream(each), headers=headers) for each in bodies]
+    )
     others = 0
     while not creating.done():
         others += (await kling.list()).status == 200
@@ -411,8 +460,14 @@ async def test_urls_are_fetched_from_this_machine_only(emulate: Opener) -> None:
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(request.path)
-        replies = {"/good.png": picture(), "/small.png": picture(200, 200), "/huge.png": bytes(11 * 1024 * 1024)}
-        return web.Response(body=replies[request.path]) if request.path in replies else web.Response(status=302)
+        replies = {
+            "/good.png": picture(),
+            "/small.png": picture(200, 200),
+            "/huge.png": bytes(11 * 1024 * 1024),
+        }
+        return (
+            web.Response(body=replies[request.path]) if request.path in replies else web.Response(status=302)
+        )
 
     runner = web.AppRunner(_app(answer))
     await runner.setup()
@@ -423,7 +478,9 @@ async def test_urls_are_fetched_from_this_machine_only(emulate: Opener) -> None:
     names = ("good", "small", "missing", "huge")
     reasons = [(await kling.finished(scene_image=f"{local}/{name}.png"))["task_status_msg"] for name in names]
     reasons.append((await kling.finished(scene_image="http://127.0.0.1:1/none.png"))["task_status_msg"])
-    elsewhere = [await kling.finished(scene_image=each) for each in ("https://kling.example/a.png", "http://[bad/")]
+    elsewhere = [
+        await kling.finished(scene_image=each) for each in ("https://kling.example/a.png", "http://[bad/")
+    ]
     await runner.cleanup()
 
     assert reasons == ["", BAD_PIXELS, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED]
@@ -439,9 +496,15 @@ def _app(answer: Any) -> web.Application:
 
 @pytest.mark.parametrize(
     ("prompt", "status", "message", "images"),
-    [("[[empty]]", "succeed", "", 0), ("[[fail: the hat]]", "failed", "the hat", None), ("[[stuck]]", "processing", "", None)],
+    [
+        ("[[empty]]", "succeed", "", 0),
+        ("[[fail: the hat]]", "failed", "the hat", None),
+        ("[[stuck]]", "processing", "", None),
+    ],
 )
-async def test_markers_steer_a_task(emulate: Opener, prompt: str, status: str, message: str, images: int | None) -> None:
+async def test_markers_steer_a_task(
+    emulate: Opener, prompt: str, status: str, message: str, images: int | None
+) -> None:
     """A marker in the prompt makes the task empty, failed, or endless."""
     kling = await emulate()
 
@@ -529,7 +592,13 @@ async def test_the_books_tell_each_task(emulate: Opener) -> None:
 
     (task,) = kling.emulator.tasks
 
-    assert (task.external_task_id, task.account, task.n, task.units, task.status) == ("a-1", "default", 2, 32, "succeed")
+    assert (task.external_task_id, task.account, task.n, task.units, task.status) == (
+        "a-1",
+        "default",
+        2,
+        32,
+        "succeed",
+    )
     assert task.created_at < task.updated_at
 
 
@@ -568,6 +637,25 @@ async def test_base64_and_bytes_agree(emulate: Opener) -> None:
 
     assert kling.emulator._api is not None
     assert repr(kling.emulator._api.reader) == "<Reader with 1 pictures>"
+
+
+async def test_memory_is_bounded(emulate: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last few pictures that came in and went out are kept; older ones are read or painted again alike."""
+    monkeypatch.setattr("kling_async.emulator.pictures._REMEMBERED", 2)
+    monkeypatch.setattr("kling_async.emulator.results._KEPT_PICTURES", 2)
+    kling = await emulate()
+    assert kling.emulator._api is not None
+
+    shown = await kling.finished(
+        n=3, subject_image_list=subjects(*[base64_text(picture(300 + n)) for n in range(4)])
+    )
+    urls = [image["url"] for image in shown["task_result"]["images"]]
+    first = [(await kling.ask("GET", url)).body for url in urls]
+    again = [(await kling.ask("GET", url)).body for url in urls]
+
+    assert first == again
+    assert repr(kling.emulator._api.reader) == "<Reader with 2 pictures>"
+    assert repr(kling.emulator._api.gallery) == "<Gallery, stamp, 2 pictures kept>"
 
 
 async def test_many_callers_at_once_never_pass_the_slots(emulate: Opener) -> None:
