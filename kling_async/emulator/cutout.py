@@ -47,21 +47,12 @@ def _border_colour(picture: Image.Image) -> tuple[int, int, int] | None:
     """Return the one colour of the border, None if it has several. The foot may be anything: subjects stand on it."""
     small = picture.resize((64, 64), Image.Resampling.BOX)
     edges = [small.crop(box) for box in ((0, 0, 64, 3), (0, 0, 3, 52), (61, 0, 64, 52))]
-    strip = Image.new("RGB", (64 * 3 + 2 * 3 * 52, 1))
-    at = 0
-    for edge in edges:
-        flat = _flatten(edge)
-        strip.paste(flat, (at, 0))
-        at += flat.width
-    measured = ImageStat.Stat(strip)
+    pixels = b"".join(edge.tobytes() for edge in edges)
+    measured = ImageStat.Stat(Image.frombytes("RGB", (len(pixels) // 3, 1), pixels))
     if max(measured.stddev) > _PLAIN_SPREAD:
         return None
     red, green, blue = (round(value) for value in measured.median)
     return red, green, blue
-
-
-def _flatten(picture: Image.Image) -> Image.Image:
-    return Image.frombytes("RGB", (picture.width * picture.height, 1), picture.tobytes())
 
 
 def _mask(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:

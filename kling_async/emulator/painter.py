@@ -151,7 +151,9 @@ def _place(canvas: Picture, subjects: Sequence[Cut], index: int, dice: Random) -
     for number, subject in enumerate(row):
         tall = height * dice.uniform(0.6, 0.74) * (0.92 if count > 2 else 1.0)
         scale = min(tall / subject.picture.height, room * 1.08 / subject.picture.width)
-        middle = width * (number + 0.5) / count + room * dice.uniform(-0.09, 0.09)
+        half = subject.picture.width * scale / 2 + 0.015 * width
+        wished = width * (number + 0.5) / count + room * dice.uniform(-0.09, 0.09)
+        middle = min(max(wished, half), width - half)
         ground = height * dice.uniform(0.88, 0.955)
         spots.append((ground, middle, scale, dice.random() < 0.4, subject))
     for ground, middle, scale, mirrored, subject in sorted(spots, key=lambda spot: spot[0]):

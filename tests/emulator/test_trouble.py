@@ -312,6 +312,7 @@ async def test_faults_can_be_seen_and_set_from_outside(emulate: Opener) -> None:
 async def test_the_pages_show_the_books(emulate: Opener) -> None:
     """The home page and the JSON pages tell tasks, requests, callbacks; levers reset and move time; no secret shows."""
     kling = await emulate(faults="delay@get=0:x1")
+    assert b"Last tasks" not in (await kling.ask("GET", "/")).body
     await kling.create(external_task_id="<b>a-1</b>")
     advanced = await kling.ask("POST", "/_emulator/advance", json={"seconds": 100})
     refused = [
