@@ -30,12 +30,38 @@ class Code:
 
 
 _ROWS = (
-    Code(1000, 401, "Authentication failed", "check the credentials and the region they belong to", errors.AuthError),
-    Code(1001, 401, "Authorization is empty", "give an API key, or an access key and a secret key", errors.AuthError),
-    Code(1002, 401, "Authorization is invalid", "check the credentials and the region they belong to", errors.AuthError),
+    Code(
+        1000,
+        401,
+        "Authentication failed",
+        "check the credentials and the region they belong to",
+        errors.AuthError,
+    ),
+    Code(
+        1001,
+        401,
+        "Authorization is empty",
+        "give an API key, or an access key and a secret key",
+        errors.AuthError,
+    ),
+    Code(
+        1002,
+        401,
+        "Authorization is invalid",
+        "check the credentials and the region they belong to",
+        errors.AuthError,
+    ),
     Code(1003, 401, "Authorization is not yet valid", "set this machine's clock", errors.TokenNotYetValid),
-    Code(1004, 401, "Authorization has expired", "set this machine's clock or make a new token", errors.TokenExpired),
-    Code(1100, 429, "Abnormal account status", "verify the account in the Kling console", errors.AccountError),
+    Code(
+        1004,
+        401,
+        "Authorization has expired",
+        "set this machine's clock or make a new token",
+        errors.TokenExpired,
+    ),
+    Code(
+        1100, 429, "Abnormal account status", "verify the account in the Kling console", errors.AccountError
+    ),
     Code(1101, 429, "Account in arrears", "top up the account, then run again to continue", errors.InArrears),
     Code(
         1102,
@@ -44,18 +70,60 @@ _ROWS = (
         "buy a pack of this product type or activate postpaid billing, then run again to continue",
         errors.OutOfUnits,
     ),
-    Code(1103, 403, "No access to this resource, such as the API or model", "check the account's permissions", errors.NotPermitted),
+    Code(
+        1103,
+        403,
+        "No access to this resource, such as the API or model",
+        "check the account's permissions",
+        errors.NotPermitted,
+    ),
     Code(1200, 400, "Invalid request parameters", "correct the request", errors.BadRequest),
     Code(1201, 400, "Invalid parameter", "correct what the message names", errors.BadRequest),
-    Code(1202, 404, "Invalid request method", "check the base URL and the version of this package", errors.NoSuchResource),
-    Code(1203, 404, "The requested resource does not exist, such as the model", "check the model name and the base URL", errors.NoSuchResource),
+    Code(
+        1202,
+        404,
+        "Invalid request method",
+        "check the base URL and the version of this package",
+        errors.NoSuchResource,
+    ),
+    Code(
+        1203,
+        404,
+        "The requested resource does not exist, such as the model",
+        "check the model name and the base URL",
+        errors.NoSuchResource,
+    ),
     Code(1300, 400, "Blocked by platform policy", "change the prompt or the pictures", errors.PolicyRefusal),
-    Code(1301, 400, "Refused by the content security policy", "change the prompt or the pictures (not charged)", errors.ContentRefusal),
+    Code(
+        1301,
+        400,
+        "Refused by the content security policy",
+        "change the prompt or the pictures (not charged)",
+        errors.ContentRefusal,
+    ),
     Code(1302, 429, "Too many requests", "wait and send fewer requests at once", errors.RateLimited),
-    Code(1303, 429, "More parallel tasks than the resource pack allows", "wait for a task to end (the refusal is free)", errors.NoFreeSlot),
-    Code(1304, 429, "Blocked by the account's IP whitelist", "allow this machine's address in the Kling console", errors.AddressNotAllowed),
+    Code(
+        1303,
+        429,
+        "More parallel tasks than the resource pack allows",
+        "wait for a task to end (the refusal is free)",
+        errors.NoFreeSlot,
+    ),
+    Code(
+        1304,
+        429,
+        "Blocked by the account's IP whitelist",
+        "allow this machine's address in the Kling console",
+        errors.AddressNotAllowed,
+    ),
     Code(5000, 500, "Server internal error", "try again later", errors.ServerError),
-    Code(5001, 503, "Server temporarily unavailable", "try again later; usually maintenance", errors.ServerError),
+    Code(
+        5001,
+        503,
+        "Server temporarily unavailable",
+        "try again later; usually maintenance",
+        errors.ServerError,
+    ),
     Code(5002, 504, "Server internal timeout", "try again later; usually a backlog", errors.ServerError),
 )
 
@@ -63,7 +131,13 @@ CODES: Mapping[int, Code] = MappingProxyType({row.code: row for row in _ROWS})
 
 # Codes the table does not know are mapped by their hundred (1999 has none and falls through to the HTTP status).
 _BY_HUNDRED: Mapping[int, type[errors.ApiError]] = MappingProxyType(
-    {10: errors.AuthError, 11: errors.AccountError, 12: errors.BadRequest, 13: errors.PolicyRefusal, 50: errors.ServerError}
+    {
+        10: errors.AuthError,
+        11: errors.AccountError,
+        12: errors.BadRequest,
+        13: errors.PolicyRefusal,
+        50: errors.ServerError,
+    }
 )
 _BY_STATUS: Mapping[int, type[errors.ApiError]] = MappingProxyType(
     {
@@ -104,7 +178,9 @@ def api_error(
         kind = errors.DuplicateExternalId
     elif code == 1201 and is_not_found(code, message):
         kind = errors.TaskNotFound
-    text = message.strip()[:_LONGEST_MESSAGE] or (row.meaning if row else f"the service answered HTTP {http_status}")
+    text = message.strip()[:_LONGEST_MESSAGE] or (
+        row.meaning if row else f"the service answered HTTP {http_status}"
+    )
     return kind(text, code, http_status, request_id, row.remedy if row else "", retry_after)
 
 

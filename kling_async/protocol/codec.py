@@ -1,0 +1,283 @@
+"""
+From the service's JSON to values, forgiving about shape and strict about meaning.
+
+Seen in real replies: numbers as strings and the other way round, `{}`, null or nothing where an object should be,
+`"success"` for code 0, fields nobody documented. All of them survive; what cannot be understood is left out of the
+typed value and kept in `raw`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from attrs import evolve, frozen
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn
+
+from kling_async.errors import MalformedReply
+from kling_async.protocol.codes import api_error
+from kling_async.protocol.retry import http_date, retry_after
+from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
+
+__all__ = ["Envelope", "Glance", "Reply", "read_envelope", "read_glances", "read_task", "read_tasks"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@frozen(kw_only=True)
+class Reply:
+    """What came back for one request: *headers* with lower-case names, *body* decompressed and complete."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def service_time(self) -> float | None:
+        """The Unix time of the `Date` header, None without a valid one."""
+        return http_date(self.headers.get("date", ""))
+
+
+@frozen(kw_only=True)
+class Envelope:
+    """A reply that the service means as a success (code 0)."""
+
+    request_id: str
+    data: Any
+
+
+def read_envelope(reply: Reply) -> Envelope:
+    """
+    Open *reply*.
+
+    Raises the `ApiError` that its code names (without a code, its HTTP status), and `MalformedReply` if it is no
+    JSON object or claims success without saying so.
+    """
+    if 300 <= reply.status < 400:
+        target = reply.headers.get("location", "").partition("?")[0]
+        raise MalformedReply(
+            f"expected an answer, found a redirect (HTTP {reply.status}) to {target!r}; "
+            "API calls never follow redirects: check the base URL",
+            reply.status,
+        )
+    document = _document(reply)
+    code = _code(document.get("code"))
+    request_id = text(document.get("request_id")) or reply.headers.get("x-request-id", "")
+    if code == 0 and reply.status < 400:
+        return Envelope(request_id=request_id, data=document.get("data"))
+    if code is None and reply.status < 400:
+        raise MalformedReply(
+            "expected an object with a code, found one without; check the base URL", reply.status, request_id
+        )
+    raise api_error(
+        code or 0,
+        reply.status,
+        text(document.get("message")) or text(document.get("msg")),
+        request_id=request_id,
+        retry_after=retry_after(reply.headers, reply.service_time),
+    )
+
+
+def _document(reply: Reply) -> Mapping[str, Any]:
+    try:
+        document = json.loads(reply.body)
+    except (ValueError, RecursionError) as error:
+        if reply.status >= 400:
+            raise api_error(
+                0, reply.status, retry_after=retry_after(reply.headers, reply.service_time)
+            ) from error
+        found = _shape(reply.body)
+        raise MalformedReply(
+            f"expected JSON, found {found} (HTTP {reply.status}); check the base URL and any proxy",
+            reply.status,
+        ) from error
+    if not isinstance(document, dict):
+        raise MalformedReply(f"expected a JSON object, found {_kind(document)}", reply.status)
+    return document
+
+
+def _shape(body: bytes) -> str:
+    head = body.lstrip()[:15].lower()
+    if not head:
+        return "nothing"
+    return "an HTML page" if head.startswith((b"<!doctype", b"<html")) else "something else"
+
+
+def _kind(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _code(value: object) -> int | None:
+    if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
+        return 0
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+# Scalars, each as forgiving as real replies need.
+
+
+def text(value: object) -> str:
+    """Return *value* as text; the empty string for what is none."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _number(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    try:
+        number = Decimal(value.strip() if isinstance(value, str) else repr(value))
+    except (InvalidOperation, ValueError):
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < 30 else None
+
+
+def _index(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 else None
+
+
+def _moment(value: object) -> datetime | None:
+    number = _number(value)
+    try:
+        return None if number is None else _EPOCH + timedelta(milliseconds=float(number))
+    except OverflowError:
+        return None
+
+
+# The service's shapes. Every field has a default, because every field has been seen missing.
+
+
+@frozen
+class _WireImage:
+    index: int | None = None
+    url: str = ""
+    watermark_url: str = ""
+
+
+@frozen
+class _WireResult:
+    images: tuple[_WireImage, ...] = ()
+
+
+@frozen
+class _WireInfo:
+    external_task_id: str = ""
+
+
+@frozen
+class _WireTask:
+    task_id: str = ""
+    task_info: _WireInfo = _WireInfo()
+    task_status: str = ""
+    task_status_msg: str = ""
+    final_unit_deduction: Decimal | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    task_result: _WireResult = _WireResult()
+
+
+def _lenient() -> Converter:
+    converter = Converter(detailed_validation=False)
+    converter.register_structure_hook(str, lambda value, _: text(value))
+    converter.register_structure_hook(int | None, lambda value, _: _index(value))
+    converter.register_structure_hook(Decimal | None, lambda value, _: _number(value))
+    converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[_WireImage, ...],
+        lambda value, _: tuple(converter.structure(item, _WireImage) for item in _objects(value)),
+    )
+    # Inner shapes first: an outer hook is built from those of its fields.
+    for shape in (_WireImage, _WireInfo, _WireResult, _WireTask):
+        converter.register_structure_hook(shape, _of_object(converter, shape))
+    return converter
+
+
+def _of_object(converter: Converter, shape: type[Any]) -> Callable[[object, Any], Any]:
+    build = make_dict_structure_fn(shape, converter)
+    return lambda value, _: build(value if isinstance(value, dict) else {}, shape)
+
+
+def _objects(value: object) -> Iterator[dict[str, Any]]:
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+
+
+_CONVERTER = _lenient()
+
+
+def read_task(data: object, *, request_id: str = "", keeper: ImageKeeper | None = None) -> Task:
+    """
+    Read the `data` of a create or a single query.
+
+    Raises `MalformedReply` if it is no object or has no task id: nothing could be asked about such a task.
+    """
+    wire: _WireTask = _CONVERTER.structure(data, _WireTask)
+    if not isinstance(data, dict) or not wire.task_id:
+        raise MalformedReply("expected a task with a task_id, found none", 200, request_id)
+    return Task(
+        task_id=wire.task_id,
+        external_task_id=wire.task_info.external_task_id,
+        status=TaskStatus(wire.task_status),
+        status_message=wire.task_status_msg,
+        images=_images(wire.task_result.images, keeper),
+        units=wire.final_unit_deduction,
+        created_at=wire.created_at,
+        updated_at=wire.updated_at,
+        request_id=request_id,
+        raw=data,
+    )
+
+
+def _images(wires: tuple[_WireImage, ...], keeper: ImageKeeper | None) -> tuple[ResultImage, ...]:
+    shown = [wire for wire in wires if wire.url]
+    indexes = [position if wire.index is None else wire.index for position, wire in enumerate(shown)]
+    if len(set(indexes)) < len(indexes):
+        # Repeated indexes would make two pictures claim one file.
+        indexes = list(range(len(shown)))
+    return tuple(
+        ResultImage(index=index, url=wire.url, watermark_url=wire.watermark_url or None, keeper=keeper)
+        for index, wire in zip(indexes, shown, strict=True)
+    )
+
+
+def bind(task: Task, keeper: ImageKeeper) -> Task:
+    """Return *task* with pictures that fetch themselves through *keeper*."""
+    return evolve(task, images=tuple(evolve(image, keeper=keeper) for image in task.images))
+
+
+def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
+    """Read the `data` of a list page; entries without a task id are passed over, null is an empty page."""
+    return [read_task(item, request_id=request_id) for item in _entries(data, request_id)]
+
+
+@frozen
+class Glance:
+    """As much of a list entry as a sweep needs; *entry* is structured only if the task is ours and has ended."""
+
+    task_id: str
+    ended: bool
+    entry: Mapping[str, Any]
+
+
+def read_glances(data: object, *, request_id: str = "") -> list[Glance]:
+    """Read a list page as quickly as can be: ids and whether each task has ended (a page may hold 500)."""
+    return [
+        Glance(text(item["task_id"]), text(item.get("task_status")) in _ENDED, item)
+        for item in _entries(data, request_id)
+    ]
+
+
+_ENDED = frozenset({"succeed", "succeeded", "failed"})
+
+
+def _entries(data: object, request_id: str) -> list[dict[str, Any]]:
+    if data is not None and not isinstance(data, list):
+        raise MalformedReply("expected a list of tasks, found something else", 200, request_id)
+    return [item for item in _objects(data) if text(item.get("task_id"))]
