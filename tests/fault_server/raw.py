@@ -28,7 +28,9 @@ def job(external_id: str = "", **fields: Any) -> dict[str, Any]:
     return body | ({"external_task_id": external_id} if external_id else {}) | fields
 
 
-def token(gate: Gate, *, start: float = -5.0, end: float = 1800.0, now: float | None = None, **claims: Any) -> str:
+def token(
+    gate: Gate, *, start: float = -5.0, end: float = 1800.0, now: float | None = None, **claims: Any
+) -> str:
     """Sign a JWT by hand."""
     moment = time.time() if now is None else now
     payload = {"iss": gate.access_key, "nbf": int(moment + start), "exp": int(moment + end)} | claims

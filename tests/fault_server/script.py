@@ -1,8 +1,8 @@
 """
 What shall go wrong, as data: a fault names a route, a phase of the request and an action.
 
-Faults of one phase are tried in the order in which they were added. One that settles the request (cuts it or
-answers it) stops the search, so two resets in a row hit two requests and not one twice.
+Faults of one phase are tried in the order in which they were added, and the first that fits is the only one, so
+two resets in a row hit two requests and not one twice. Only what makes slow lets others follow.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ Action = Literal[
 
 _CUTS = frozenset({"rst", "fin", "hang"})
 _REPLIES = frozenset({"reply", "refuse", "redirect", "bomb", "bad_gzip"})
-SETTLES = _CUTS | _REPLIES
+_SETTLES = _CUTS | _REPLIES
+_SLOWS = frozenset({"delay", "drip", "throttle"})
 
 _ALLOWED: Mapping[str, frozenset[str]] = {
     "connect": _CUTS | {"delay"},
     "idle": _CUTS | {"delay"},
-    "head": SETTLES | {"delay"},
-    "read": SETTLES | {"delay"},
-    "accepted": SETTLES | {"delay", "edit"},
+    "head": _SETTLES | {"delay"},
+    "read": _SETTLES | {"delay"},
+    "accepted": _SETTLES | {"delay", "edit"},
     "status": _CUTS | {"headers", "garbage", "drip"},
     "body": frozenset({"truncate", "drip", "throttle", "lie"}),
 }
@@ -142,7 +143,7 @@ class Script:
         return sum(entry.hit for entry in self._entries)
 
     def take(self, phase: Phase, route: str, text: str = "", *, reused: bool = False) -> Iterator[Fault]:
-        """Yield the faults that strike now, up to and including the first that settles the request."""
+        """Yield the faults that strike now: any that make slow, and one other."""
         if not self._entries:
             return
         for entry in self._entries:
@@ -156,5 +157,5 @@ class Script:
                 continue
             entry.hit += 1
             yield fault
-            if fault.action in SETTLES:
+            if fault.action not in _SLOWS:
                 return

@@ -26,6 +26,10 @@ def _statuses(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _numbers(value: Any) -> tuple[int, ...]:
+    return tuple(value)
+
+
 @frozen(kw_only=True)
 class Life:
     """How a task goes; *images* is how many are shown (None: n), *indexes* their numbers where they are odd."""
@@ -36,7 +40,7 @@ class Life:
     end: str = "succeed"
     reason: str = ""
     images: int | None = None
-    indexes: tuple[int, ...] = field(default=(), converter=tuple)
+    indexes: tuple[int, ...] = field(default=(), converter=_numbers)
     watermark: bool = True
 
     @classmethod

@@ -27,7 +27,7 @@ _TICK = 0.02
 _LINGER = 5.0
 
 
-class Settled(Exception):  # noqa: N818 - it tells that a connection is done with, which is no error
+class Settled(Exception):
     """The connection was cut on purpose; nothing more can be said on it."""
 
 

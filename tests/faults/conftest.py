@@ -11,7 +11,7 @@ import pytest
 # `fault_server` is a package of the tests, which are none themselves.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fault_server import FaultServer  # noqa: E402 - only now can it be found
+from fault_server import FaultServer
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from fault_server import FaultServer, Life, Listing, Settings
 from fault_server.bodies import LONG, Squeezer
+from fault_server.checks import quiet
 from fault_server.raw import RawClient, job, token
 from fault_server.service import CREATE
 
@@ -22,7 +22,9 @@ async def client(server: FaultServer) -> AsyncIterator[RawClient]:
         yield client
 
 
-async def test_a_create_is_accepted_written_down_and_found_by_both_ids(server: FaultServer, client: RawClient) -> None:
+async def test_a_create_is_accepted_written_down_and_found_by_both_ids(
+    server: FaultServer, client: RawClient
+) -> None:
     """A create makes one task, which both of its ids find and the list shows."""
     made = (await client.create(job("job-1", n=3))).json()["data"]
 
@@ -45,10 +47,14 @@ async def test_the_books_hold_no_secret_and_no_body(server: FaultServer, client:
 
     told = json.dumps(server.books.snapshot())
     assert server.books.log[0].sha256
-    assert not any(word in told for word in (signed, server.service.gate.secret_key, "private", "example.com"))
+    assert not any(
+        word in told for word in (signed, server.service.gate.secret_key, "private", "example.com")
+    )
 
 
-async def test_a_doubled_external_id_is_refused_free_of_charge(server: FaultServer, client: RawClient) -> None:
+async def test_a_doubled_external_id_is_refused_free_of_charge(
+    server: FaultServer, client: RawClient
+) -> None:
     """With uniqueness on, the second create with the same id makes no task."""
     await client.create(job("job-1"))
 
@@ -83,7 +89,9 @@ async def test_both_dialects_of_not_found(
     assert (reply.status, reply.json()["code"]) == (status, code)
 
 
-async def test_a_fresh_task_can_be_hidden_from_its_external_id(server: FaultServer, client: RawClient) -> None:
+async def test_a_fresh_task_can_be_hidden_from_its_external_id(
+    server: FaultServer, client: RawClient
+) -> None:
     """Look-ups by external id lag by looks; the task id finds the task at once."""
     server.change(lag_looks=2)
     made = (await client.create(job("job-1"))).json()["data"]
@@ -146,7 +154,9 @@ async def test_an_unenforced_limit_counts_the_overruns(server: FaultServer, clie
         ({"external_task_id": 7}, "external_task_id"),
     ],
 )
-async def test_the_rules_of_the_page_are_kept(client: RawClient, fields: dict[str, Any], message: str) -> None:
+async def test_the_rules_of_the_page_are_kept(
+    client: RawClient, fields: dict[str, Any], message: str
+) -> None:
     """A body that breaks a rule is refused with 1201 and says which."""
     reply = (await client.create(job() | fields)).json()
 
@@ -172,8 +182,12 @@ async def test_tokens_are_checked_by_signature_and_clock(
     assert (await client.get("nobody")).json()["code"] == code
 
 
-@pytest.mark.parametrize(("authorization", "code"), [(None, 1001), ("", 1002), ("a.b.c", 1002), ("AK/SK", 1002)])
-async def test_missing_and_garbled_credentials(client: RawClient, authorization: str | None, code: int) -> None:
+@pytest.mark.parametrize(
+    ("authorization", "code"), [(None, 1001), ("", 1002), ("a.b.c", 1002), ("AK/SK", 1002)]
+)
+async def test_missing_and_garbled_credentials(
+    client: RawClient, authorization: str | None, code: int
+) -> None:
     """No header is 1001, nonsense is 1002."""
     client.authorization = authorization
 
@@ -232,7 +246,10 @@ async def test_failed_empty_and_odd_results(server: FaultServer, client: RawClie
         seen[name] = (await client.get(name)).json()["data"]
 
     indexes = {name: [each["index"] for each in seen[name]["task_result"].get("images", [])] for name in seen}
-    assert (seen["bad"]["task_status"], seen["bad"]["task_status_msg"]) == ("failed", "Image pixel is invalid")
+    assert (seen["bad"]["task_status"], seen["bad"]["task_status_msg"]) == (
+        "failed",
+        "Image pixel is invalid",
+    )
     assert indexes == {"bad": [], "empty": [], "few": [0], "double": [0, 0]}
 
 
@@ -269,7 +286,10 @@ async def test_pictures_and_packs_are_served(server: FaultServer, client: RawCli
 
     assert all(picture.startswith(b"\x89PNG\r\n\x1a\n") for picture in pictures)
     assert pictures[0] != pictures[1]
-    assert packs["resource_pack_subscribe_infos"][0]["resource_pack_name"] == "Trial-Image-1000Units-50Con-1Months"
+    assert (
+        packs["resource_pack_subscribe_infos"][0]["resource_pack_name"]
+        == "Trial-Image-1000Units-50Con-1Months"
+    )
     assert server.books.oddities == []
 
 
@@ -299,9 +319,7 @@ async def test_a_body_that_never_ends_is_not_accepted(server: FaultServer) -> No
         assert client.writer is not None
         client.writer.write(f"POST {CREATE} HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{{".encode())
         await client.writer.drain()
-    async with asyncio.timeout(5):
-        while not server.books.log or server.books.open_connections:
-            await asyncio.sleep(0)
+    await quiet(server)
 
     assert not server.books.log[0].complete
     assert server.books.accepted == {}
