@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 
-from kling_async.errors import MalformedReply
+from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
@@ -64,6 +64,8 @@ def read_envelope(reply: Reply) -> Envelope:
             "API calls never follow redirects: check the base URL",
             reply.status,
         )
+    if reply.status == 407:
+        raise ConfigError("the proxy wants credentials (HTTP 407); put them into the proxy's URL")
     document = _document(reply)
     code = _code(document.get("code"))
     request_id = text(document.get("request_id")) or reply.headers.get("x-request-id", "")
@@ -115,7 +117,7 @@ def _kind(value: object) -> str:
 def _code(value: object) -> int | None:
     if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
         return 0
-    number = _number(value)
+    number = number(value)
     return None if number is None else int(number)
 
 
@@ -129,7 +131,8 @@ def text(value: object) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
-def _number(value: object) -> Decimal | None:
+def number(value: object) -> Decimal | None:
+    """Return *value*, a number or the text of one, if it is finite and not absurd."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
@@ -140,12 +143,12 @@ def _number(value: object) -> Decimal | None:
 
 
 def _index(value: object) -> int | None:
-    number = _number(value)
+    number = number(value)
     return int(number) if number is not None and number >= 0 else None
 
 
 def _moment(value: object) -> datetime | None:
-    number = _number(value)
+    number = number(value)
     try:
         return None if number is None else _EPOCH + timedelta(milliseconds=float(number))
     except OverflowError:
@@ -188,7 +191,7 @@ def _lenient() -> Converter:
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook(str, lambda value, _: text(value))
     converter.register_structure_hook(int | None, lambda value, _: _index(value))
-    converter.register_structure_hook(Decimal | None, lambda value, _: _number(value))
+    converter.register_structure_hook(Decimal | None, lambda value, _: number(value))
     converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
     converter.register_structure_hook_func(
         lambda kind: kind == tuple[_WireImage, ...],
