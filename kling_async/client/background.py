@@ -33,22 +33,25 @@ class Background:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, T], *, precious: bool = False) -> asyncio.Task[T]:
-        """Run *work* beside the caller; *precious* work is not cut short by an orderly close."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* beside the caller."""
+        self._start(work)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        if precious:
-            self._precious.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def carry(self, work: Coroutine[Any, Any, T]) -> T:
         """
-        Run precious *work* to its end and return what it returns.
+        Run *work* to its end and return what it returns.
 
-        If the caller is cancelled it leaves at once and the work goes on without it.
+        If the caller is cancelled it leaves at once and the work goes on without it; also an orderly close waits
+        for such work before it cancels anything.
         """
-        task = self.spawn(work, precious=True)
+        task = self._start(work)
+        self._precious.add(task)
         await asyncio.wait((task,))
         return task.result()
 

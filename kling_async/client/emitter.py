@@ -59,7 +59,7 @@ class Emitter:
     def _tell(self, subscription: _Subscription, event: Event) -> None:
         try:
             result = subscription.watcher(event)
-        except Exception:
+        except Exception:  # noqa: BLE001  # a watcher may raise anything
             _log.exception("on_event raised; the run goes on")
             return
         if inspect.isawaitable(result):
@@ -86,5 +86,5 @@ class Emitter:
             return
         try:
             await result
-        except Exception:
+        except Exception:  # noqa: BLE001  # a watcher may raise anything
             _log.exception("on_event raised; the run goes on")

@@ -117,8 +117,8 @@ def _kind(value: object) -> str:
 def _code(value: object) -> int | None:
     if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
         return 0
-    number = number(value)
-    return None if number is None else int(number)
+    code = number(value)
+    return None if code is None else int(code)
 
 
 # Scalars, each as forgiving as real replies need.
@@ -136,21 +136,21 @@ def number(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
-        number = Decimal(value.strip() if isinstance(value, str) else repr(value))
+        found = Decimal(value.strip() if isinstance(value, str) else repr(value))
     except (InvalidOperation, ValueError):
         return None
-    return number if number.is_finite() and abs(number.adjusted()) < 30 else None
+    return found if found.is_finite() and abs(found.adjusted()) < 30 else None
 
 
 def _index(value: object) -> int | None:
-    number = number(value)
-    return int(number) if number is not None and number >= 0 else None
+    index = number(value)
+    return int(index) if index is not None and index >= 0 else None
 
 
 def _moment(value: object) -> datetime | None:
-    number = number(value)
+    millis = number(value)
     try:
-        return None if number is None else _EPOCH + timedelta(milliseconds=float(number))
+        return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
     except OverflowError:
         return None
 
