@@ -35,7 +35,7 @@ class Background:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run *work* beside the caller."""
-        self._start(work)
+        _ = self._start(work)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)

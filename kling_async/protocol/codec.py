@@ -20,10 +20,11 @@ from cattrs.gen import make_dict_structure_fn
 
 from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
+from kling_async.protocol.polling import Glance
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
 
-__all__ = ["Envelope", "Glance", "Reply", "read_envelope", "read_glances", "read_task", "read_tasks"]
+__all__ = ["Envelope", "Reply", "read_envelope", "read_glances", "read_task", "read_tasks"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -260,21 +261,30 @@ def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
     return [read_task(item, request_id=request_id) for item in _entries(data, request_id)]
 
 
-@frozen
-class Glance:
-    """As much of a list entry as a sweep needs; *entry* is structured only if the task is ours and has ended."""
+def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], dict[str, Any]]:
+    """
+    Read a list page as quickly as can be, since a sweep has pages of 500 and most tasks on them still run.
 
-    task_id: str
-    ended: bool
-    entry: Mapping[str, Any]
+    Returns what the poll plan needs of each task, and by task id the entries of those that have ended, for
+    `read_task()` to read where they are ours.
+    """
+    glances: list[Glance] = []
+    ended: dict[str, Any] = {}
+    for item in _entries(data, request_id):
+        task_id = text(item["task_id"])
+        if text(item.get("task_status")) in _ENDED:
+            ended[task_id] = item
+            glances.append(Glance(task_id, ended=True, seconds=_seconds(item)))
+        else:
+            glances.append(Glance(task_id, ended=False))
+    return glances, ended
 
 
-def read_glances(data: object, *, request_id: str = "") -> list[Glance]:
-    """Read a list page as quickly as can be: ids and whether each task has ended (a page may hold 500)."""
-    return [
-        Glance(text(item["task_id"]), text(item.get("task_status")) in _ENDED, item)
-        for item in _entries(data, request_id)
-    ]
+def _seconds(item: Mapping[str, Any]) -> float | None:
+    created, updated = item.get("created_at"), item.get("updated_at")
+    if isinstance(created, int) and isinstance(updated, int) and updated > created:
+        return (updated - created) / 1000
+    return None
 
 
 _ENDED = frozenset({"succeed", "succeeded", "failed"})

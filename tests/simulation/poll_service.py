@@ -164,7 +164,10 @@ class Simulation:
         self.report.requests += 1
         if self.dice.random() >= self.world.failing:
             return False
-        self.at(self.now + self.world.latency, lambda: self._answered(lambda: self.book.no_answer(what, self.now, self.dice.random())))
+        self.at(
+            self.now + self.world.latency,
+            lambda: self._answered(lambda: self.book.no_answer(what, self.now, self.dice.random())),
+        )
         return True
 
     def _answered(self, tell: Callable[[], None]) -> None:
@@ -216,7 +219,10 @@ class Simulation:
         total = len(self._listed)
         match self.world.order:
             case "newest":
-                names = [self._listed[at] for at in range(total - 1 - first, max(-1, total - 1 - first - self._size), -1)]
+                names = [
+                    self._listed[at]
+                    for at in range(total - 1 - first, max(-1, total - 1 - first - self._size), -1)
+                ]
             case "oldest":
                 names = self._listed[first : first + self._size]
             case "shuffled":
