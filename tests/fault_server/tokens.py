@@ -26,6 +26,11 @@ class Gate:
     leeway: float = 0.0
     _known: dict[str, dict[str, Any] | None] = field(factory=dict, repr=False, init=False)
 
+    @property
+    def tokens(self) -> int:
+        """How many different tokens (or nonsense in their place) were shown so far."""
+        return len(self._known)
+
     def refusal(self, header: str | None, wall: float) -> tuple[int, str] | None:
         """Return the code and message to refuse with, or None if *header* opens the gate at *wall* seconds."""
         if not header:
