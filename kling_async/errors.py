@@ -295,9 +295,16 @@ class EmptyResult(KlingError):
 
 @error
 class DownloadError(KlingError):
-    """A result picture could not be fetched or kept; the task stays succeeded and can be fetched again. *url* has no query."""
+    """
+    A result picture could not be fetched or kept; the task stays succeeded and can be fetched again.
+
+    *url* has no query. *retryable* tells that trying again may help; *local* that the disk or the folder is at
+    fault, so that other downloads will fail alike.
+    """
 
     url: str = ""
+    retryable: bool = False
+    local: bool = False
 
 
 @error

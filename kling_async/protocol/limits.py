@@ -23,6 +23,7 @@ _START = 5
 # So few creates may be under way beyond what was ever seen to fit: their number bounds the refusals of a wrong belief.
 _FIRST = 3
 _MOST_LEARNING = 10
+_MOST_STEPS = 16
 # A refused probe is tried again after so many seconds, or when the whole lane has turned over once; both double.
 _QUIET_SECONDS = 60.0
 
@@ -86,14 +87,18 @@ class Estimate:
     The believed limit of one lane.
 
     Up to *proven* slots were seen to be held at once; a create that goes beyond is *risky*, and few of those may be
-    unanswered at a time. A learned limit doubles as a beginner ("ramping": whenever it is full) until the first refusal. After a
-    refusal one ticket at a time may stretch the limit, after a quiet period that doubles with each refusal; when the
-    stretched limit lives through such a period, the next one stretches by twice as many tickets.
+    unanswered at a time. A learned limit is "ramping" until its first refusal: whenever it is full, the next ticket raises it.
+    After a refusal one ticket at a time may stretch it, after a quiet period that doubles with each refusal; a
+    stretched limit that lives through such a period may next be stretched by twice as many tickets.
+
+    A refusal of a heavy ticket says only that the sum was too much. What was proven below that sum is not
+    contradicted, so up to *hope* the limit comes back without a quiet period, as soon as a ticket makes use of it.
     """
 
     source: Limit
     limit: int = field(init=False)
     proven: int = field(init=False, default=0)
+    hope: int = field(init=False, default=0)
     risky: int = field(init=False, default=0)
     ramping: bool = field(init=False)
     _turned: int = field(init=False, default=0)
@@ -114,6 +119,16 @@ class Estimate:
         return self.source.ceiling
 
     @property
+    def at_ceiling(self) -> bool:
+        """Tell whether the limit can rise no further."""
+        return self.limit == self.source.ceiling
+
+    @property
+    def reach(self) -> int:
+        """What may be held without a quiet period."""
+        return max(self.limit, self.hope)
+
+    @property
     def may_risk(self) -> bool:
         """Tell whether one more create beyond *proven* may be under way."""
         if self.risky < _FIRST:
@@ -131,18 +146,18 @@ class Estimate:
     def next_stretch(self, now: float) -> float | None:
         """Tell when a full lane may stretch if no event comes before; None if it cannot or may already."""
         at = self._since + self._quiet * _QUIET_SECONDS
-        below = self.ceiling is None or self.limit < self.ceiling
-        return at if below and not self.ramping and at > now else None
+        return at if at > now and not self.ramping and not self.at_ceiling else None
 
     def stretch(self, total: int, now: float) -> None:
-        """Raise the limit to *total* on trial, because a ticket that needs it is being sent."""
+        """Raise the limit to *total*, because a ticket that needs it is being sent."""
+        free = self.ramping or total <= self.hope
         self._move(total, "probe")
-        if self.ramping:
+        if free:
             return
         if self._allowed == 0:
             if self._on_trial:
-                self._step = min(self._step * 2, _MOST_LEARNING)
-                self._quiet = max(1, self._quiet // 4)
+                self._step = min(self._step * 2, 2 if self.ceiling is None else _MOST_STEPS)
+                self._quiet = max(1, self._quiet // 2)
             self._allowed, self._on_trial = self._step, True
         self._allowed -= 1
         self._turned, self._since = 0, now
@@ -163,8 +178,13 @@ class Estimate:
         """Note that a task of *slots* ended."""
         self._turned += slots
 
-    def lower(self, held: int, now: float, *, fresh: bool) -> None:
-        """Come down to what is *held* after a refusal; *fresh* if it belongs to no burst already counted."""
+    def lower(self, held: int, slots: int, now: float, *, fresh: bool) -> None:
+        """
+        Come down to what is *held* after a ticket of *slots* was refused.
+
+        *fresh* tells that it belongs to no burst already counted.
+        """
+        self.hope = min(max(self.hope, self.proven), held + slots - 1)
         self._move(min(self.limit, max(1, held)), "refused")
         self.proven = min(self.proven, self.limit)
         self.ramping = False
@@ -180,7 +200,7 @@ class Estimate:
         after = min(self.limit, source.slots) if learned else source.slots
         self.ramping = source.ceiling is None and not learned
         self._move(after, "pack")
-        self.proven = min(self.proven, self.limit)
+        self.proven, self.hope = min(self.proven, self.limit), min(self.hope, self.limit)
 
     def drain_changes(self) -> list[Change]:
         """Hand over the changes since the last call."""

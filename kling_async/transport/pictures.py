@@ -13,25 +13,25 @@ import io
 import os
 import stat
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
+import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 from attrs import Factory, define
 
 from kling_async.errors import InvalidJob
+from kling_async.protocol.headers import PictureHeader, UnreadablePicture, scan_header
 from kling_async.protocol.pictures import (
     MAX_BYTES,
     Picture,
-    PictureHeader,
-    UnreadablePicture,
     check_picture,
     check_size,
     refusal,
-    scan_header,
 )
 from kling_async.protocol.sources import ImageSource, looks_like_base64
 
@@ -94,23 +94,24 @@ async def pieces(picture: Picture) -> AsyncGenerator[bytes, None]:
         for start in range(0, picture.size, PIECE):
             yield encode(view[start : start + PIECE])
         return
-    fd = await _in_thread(_open_again, picture)
+    file = _PictureFile(picture)
     try:
-        reader = _Reader(fd)
+        await _in_thread(file.open)
         for start in range(0, picture.size, PIECE):
             length = min(PIECE, picture.size - start)
-            read = await reader.read(start, length)
+            read = await file.read(start, length)
             last = start + length == picture.size
-            if len(read) < length or (last and _stamp(os.fstat(fd)) != picture.stamp):
+            if len(read) < length or (last and not file.unchanged()):
                 raise _changed(picture)
             yield encode(read)
     finally:
-        os.close(fd)
+        with anyio.CancelScope(shield=True):
+            await file.aclose()
 
 
-def scan_file(file: BinaryIO, size: int) -> PictureHeader:
+def scan_file(file: BinaryIO, size: int, *, webp: bool = False) -> PictureHeader:
     """Scan the header of an open file of *size* bytes; blocks, and raises UnreadablePicture."""
-    scan = scan_header(size)
+    scan = scan_header(size, webp=webp)
     held, start = b"", 0
     offset, length = next(scan)
     while True:
@@ -147,7 +148,7 @@ def _inspect_file(path: Path, field: str) -> Picture:
     source = ImageSource(path=path)
     what = source.describe()
     try:
-        with open(_open_regular(path, field), "rb", buffering=0) as file:
+        with os.fdopen(_open_regular(path, field), "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             check_size(status.st_size, field, what)
             header = scan_file(file, status.st_size)
@@ -253,36 +254,49 @@ def _check_stamps(pictures: tuple[Picture, ...]) -> None:
             raise _changed(picture)
 
 
-def _open_again(picture: Picture) -> int:
-    """Open the file of *picture* and tell the kernel that all of it will be read; raises InvalidJob if it changed."""
-    assert picture.source.path is not None
-    try:
-        fd = _open_regular(picture.source.path, "picture")
-    except OSError as error:
-        raise _file_fault(error, picture.source.path, "picture") from error
-    if _stamp(os.fstat(fd)) != picture.stamp:
-        os.close(fd)
-        raise _changed(picture)
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-    return fd
-
-
 @define(eq=False)
-class _Reader:
-    """Reads an open file in pieces without ever making the loop wait for a disk."""
+class _PictureFile:
+    """
+    The file of a picture while it is sent, read without ever making the loop wait for a disk.
 
-    _fd: int
-    _buffer: bytearray = Factory(lambda: bytearray(PIECE))
+    A cancelled wait leaves its thread running, so the descriptor is touched only under *_lock*: nobody reads from a
+    number that was closed and given to another file.
+    """
+
+    _picture: Picture
+    _fd: int = -1
+    _closed: bool = False
     _nowait: bool = sys.platform == "linux"
+    _buffer: bytearray = Factory(lambda: bytearray(PIECE))
+    _lock: threading.Lock = Factory(threading.Lock)
+
+    def open(self) -> None:
+        """Open the file and tell the kernel that all of it will be read; blocks. Raises InvalidJob if it changed."""
+        path = self._picture.source.path
+        assert path is not None
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._fd = _open_regular(path, "picture")
+            except OSError as error:
+                raise _file_fault(error, path, "picture") from error
+            if not self.unchanged():
+                raise _changed(self._picture)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def unchanged(self) -> bool:
+        """Tell whether the open file is still the one that was checked."""
+        return _stamp(os.fstat(self._fd)) == self._picture.stamp
 
     async def read(self, start: int, length: int) -> memoryview | bytes:
-        """Read *length* bytes at *start*, fewer at the end of the file; the view holds until the next call."""
+        """Read *length* bytes at *start*, fewer at the end of the file; a view holds until the next call."""
         if self._nowait:
             view = memoryview(self._buffer)[:length]
             if self._read_cached(view, start) == length:
                 return view
-        return await _in_thread(_read_whole, self._fd, start, length)
+        return await _in_thread(self._read_blocking, start, length)
 
     def _read_cached(self, view: memoryview, start: int) -> int:
         if sys.platform != "linux":  # kept apart for type checkers, which know where the call exists
@@ -295,13 +309,35 @@ class _Reader:
             self._nowait = False  # a file system that cannot tell
             return 0
 
+    def _read_blocking(self, start: int, length: int) -> bytes:
+        with self._lock:
+            if self._closed:
+                return b""
+            os.lseek(self._fd, start, os.SEEK_SET)
+            got = b""
+            while len(got) < length and (more := os.read(self._fd, length - len(got))):
+                got += more
+            return got
 
-def _read_whole(fd: int, start: int, length: int) -> bytes:
-    os.lseek(fd, start, os.SEEK_SET)
-    got = b""
-    while len(got) < length and (more := os.read(fd, length - len(got))):
-        got += more
-    return got
+    async def aclose(self) -> None:
+        """Close the file, at once unless a thread still reads from it."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+        else:
+            await _in_thread(self._close_later)
+
+    def _close_later(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 @cache
