@@ -25,3 +25,10 @@ async def server() -> AsyncIterator[FaultServer]:
     """A server with nine slots that refuses doubled external ids, and nothing wrong with it yet."""
     async with FaultServer() as server:
         yield server
+
+
+@pytest.fixture(params=[True, False], ids=["unique", "not unique"])
+def server_in_two_modes(server: FaultServer, request: pytest.FixtureRequest) -> FaultServer:
+    """A server that refuses doubled external ids, and one that would bill them."""
+    server.change(unique=request.param)
+    return server

@@ -18,13 +18,6 @@ from kling_async.protocol.events import Recovered, Refused
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=[True, False], ids=["unique", "not unique"])
-def server_in_two_modes(server: FaultServer, request: pytest.FixtureRequest) -> FaultServer:
-    """A server that refuses doubled external ids, and one that would bill them."""
-    server.change(unique=request.param)
-    return server
-
-
 @pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "not accepted"])
 @pytest.mark.parametrize(
     "make",
@@ -231,7 +224,7 @@ async def test_h05_a_refused_create_waits_as_wished_or_at_least_a_second(
     server.break_with(go.refuse(1303, headers=headers))
     log = Log()
 
-    async with client_of(server, log, max_retries=0) as kling:
+    async with client_of(server, log, max_retries=1) as kling:
         await kling.images.multi_image.create(job("job-1"))
 
     first, second = server.books.times("create")
@@ -257,7 +250,7 @@ async def test_h08_h11_too_fast_without_any_body(server: FaultServer) -> None:
     """An empty 429 is back-pressure: it waits, it is sent again, and it was no attempt."""
     server.break_with(go.empty(429), go.refuse(1302))
 
-    async with client_of(server, max_retries=0) as kling:
+    async with client_of(server, max_retries=1) as kling:
         await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
@@ -364,3 +357,41 @@ async def test_an_external_id_that_exists_is_adopted_when_it_is_ours(server: Fau
     assert first.task_id == second.task_id
     assert_paid_once(server.books, ["job-1"])
     assert_within(server.books, posts=2, gets=1)
+
+
+async def test_a_task_adopted_twice_holds_its_slots_once(server: FaultServer) -> None:
+    """Two creates with one external id are one task, and when that has ended all slots are free again."""
+    server.change(slots=2)
+
+    async with client_of(server, slots=2) as kling:
+        first = await kling.images.multi_image.create(job("job-1"))
+        second = await kling.images.multi_image.create(job("job-1"))
+        await first.wait(timeout=5)
+        await second.wait(timeout=5)
+        async with asyncio.timeout(5):
+            await kling.images.multi_image.create(job("job-2", n=2))
+
+    assert_paid_once(server.books, ["job-1", "job-2"])
+    assert_within(server.books, slots=2)
+
+
+async def test_without_retries_a_refusal_for_want_of_slots_is_told_at_once(server: FaultServer) -> None:
+    """A caller that wants no repetition gets 1303 itself, free of charge."""
+    server.break_with(go.refuse(1303))
+
+    async with client_of(server, max_retries=0) as kling:
+        with pytest.raises(errors.NoFreeSlot):
+            await kling.images.multi_image.create(job("job-1"))
+
+    assert_within(server.books, posts=1)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_one_refused_read_does_not_lose_the_tasks(server: FaultServer, status: int) -> None:
+    """A page of a gateway that refuses one read says nothing about the tasks; the wait goes on."""
+    server.break_with(go.html(status, "get"), go.html(status, "list"))
+
+    async with client_of(server) as kling:
+        task = await kling.images.multi_image.run(job("job-1"), wait_timeout=5)
+
+    assert task.images
