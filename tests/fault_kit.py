@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from kling_async import Kling, MultiImage
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Event
 
-__all__ = ["QUICK", "FlakyResolver", "Log", "client_of", "job", "session_of"]
+__all__ = ["QUICK", "FlakyResolver", "Log", "client_of", "job"]
 
 # Short enough for tests, long enough for a machine that is busy with other tests.
 QUICK = Timeouts(connect=0.5, request=0.6, settle=0.1)
@@ -50,11 +49,14 @@ class Log(logging.Handler):
 
 
 @asynccontextmanager
-async def client_of(server: FaultServer, log: Log | None = None, **options: Any) -> AsyncIterator[Kling]:
+async def client_of(
+    server: FaultServer, log: Log | None = None, *, connector: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Kling]:
     """
     Open a client of *server*, and check what must hold whatever happened to it (I1, I3, I4, I6).
 
-    Signs tokens by default, so that a secret is there to be leaked.
+    Signs tokens by default, so that a secret is there to be leaked. With *connector*, options of aiohttp's, it works
+    over a borrowed session.
     """
     log = log or Log()
     gate = server.service.gate
@@ -71,7 +73,11 @@ async def client_of(server: FaultServer, log: Log | None = None, **options: Any)
     root.addHandler(log)
     root.setLevel(logging.DEBUG)
     try:
-        async with no_leaks(server), Kling(**(keys | quick | options), on_event=log.events.append) as kling:
+        async with (
+            no_leaks(server),
+            _lent(connector) as lent,
+            Kling(**({"on_event": log.events.append} | keys | quick | lent | options)) as kling,
+        ):
             yield kling
             shown = repr(kling)
     except BaseException as error:
@@ -104,12 +110,11 @@ class FlakyResolver(AbstractResolver):
 
 
 @asynccontextmanager
-async def session_of(**connector: Any) -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a session to lend to a client."""
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(use_dns_cache=False, **connector))
-    try:
-        yield session
-    finally:
-        await session.close()
-        # Transports under TLS close in the loop's next passes.
-        await asyncio.sleep(0)
+async def _lent(connector: dict[str, Any] | None) -> AsyncIterator[dict[str, Any]]:
+    if connector is None:
+        yield {}
+        return
+    pool = aiohttp.TCPConnector(use_dns_cache=False, **connector)
+    async with aiohttp.ClientSession(connector=pool) as session:
+        yield {"session": session}
+        assert not session.closed, "a borrowed session was closed"

@@ -21,7 +21,7 @@ from .script import Fault
 from .server import FaultServer
 from .service import Settings
 from .tasks import Tasks
-from .wire import Line, Reply
+from .wire import Line, Reader, Reply, listen
 
 __all__ = ["Control"]
 
@@ -40,7 +40,7 @@ class Control:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await listen(self._serve, "127.0.0.1", 0)
         return self
 
     async def __aexit__(
@@ -49,7 +49,7 @@ class Control:
         assert self._server is not None  # opened by __aenter__
         self._server.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
         line, body = Line(reader, writer), Squeezer()
         head = await line.read_head()
         if head is not None and await line.read_body(int(head.get("content-length") or 0), body):

@@ -20,7 +20,7 @@ from .books import Books, Entry
 from .replies import edited, scripted
 from .script import Fault, Phase, Script
 from .service import Service, Settings, route_of
-from .wire import Head, Line, Reply, Settled
+from .wire import Head, Line, Reader, Reply, Settled, listen
 
 __all__ = ["FaultServer"]
 
@@ -75,9 +75,7 @@ class FaultServer:
 
     async def listen(self) -> None:
         """Begin (again) to accept connections, always at the same port."""
-        self._server = await asyncio.start_server(
-            self._connected, self.host, self.port, ssl=self.tls, limit=65_536, backlog=4096
-        )
+        self._server = await listen(self._connected, self.host, self.port, self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         self.service.host = self.url
 
@@ -94,7 +92,7 @@ class FaultServer:
         """End everything; hanging connections are reset."""
         await self.deafen()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # streams run this as a task
         self._tasks.add(task)

@@ -52,10 +52,15 @@ class ToxicProxy:
         self._dice = random.Random(self.seed)
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._server is not None  # only open ones have an address
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
     def url(self) -> str:
         """The base URL through the proxy."""
-        assert self._server is not None  # only open ones have an address
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)

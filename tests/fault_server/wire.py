@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Literal, NoReturn
 
@@ -20,7 +21,7 @@ from attrs import define, field
 from .bodies import Squeezer
 from .script import Fault
 
-__all__ = ["Head", "Line", "Reply", "Settled"]
+__all__ = ["Head", "Line", "Reader", "Reply", "Settled", "listen"]
 
 _PIECE = 65_536
 _TICK = 0.02
@@ -29,6 +30,24 @@ _LINGER = 5.0
 
 class Settled(Exception):
     """The connection was cut on purpose; nothing more can be said on it."""
+
+
+class Reader(asyncio.StreamReader):
+    """A stream that tells of its end also to who does not read from it."""
+
+    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit, loop)
+        self.ended = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        """Note the other side's FIN."""
+        super().feed_eof()
+        self.ended.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        """Note the other side's reset."""
+        super().set_exception(exc)
+        self.ended.set()
 
 
 @define(eq=False)
@@ -88,7 +107,7 @@ _STATUSES = frozenset(HTTPStatus)
 class Line:
     """One connection: reads requests, sends answers, can break off in each known way."""
 
-    reader: asyncio.StreamReader
+    reader: Reader
     writer: asyncio.StreamWriter
     number: int = 0
     answered: int = 0
@@ -131,12 +150,13 @@ class Line:
         """
         End the connection by `rst`, by `fin`, or by `hang`: say nothing until the client goes, or for *seconds*.
 
-        A *deaf* hang does not read either, so that a large body gets stuck on its way. Always raises Settled.
+        A *deaf* hang does not read either, so that a large body gets stuck on its way; then the end of the client is
+        not noticed. Always raises Settled.
         """
         if how == "hang":
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(seconds):
-                    await (asyncio.Event().wait() if deaf else self._swallow())
+                    await (self.reader.ended.wait() if deaf else self._swallow())
             self.reset()
         elif how == "rst":
             self.reset()
@@ -215,3 +235,23 @@ def _pieces(content: bytes, slow: Fault) -> Iterator[tuple[bytes, float]]:
     size = max(1, int(slow.size * _TICK)) if slow.action == "throttle" else slow.size or 1
     for at in range(0, len(content), size):
         yield content[at : at + size], pause
+
+
+async def listen(
+    talk: Callable[[Reader, asyncio.StreamWriter], Awaitable[None]],
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None = None,
+) -> asyncio.Server:
+    """Open a listening socket of which each connection runs *talk*, as a task."""
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> asyncio.StreamReaderProtocol:
+        reader = Reader(_PIECE, loop)
+
+        def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
+            return talk(reader, writer)
+
+        return asyncio.StreamReaderProtocol(reader, connected, loop=loop)
+
+    return await loop.create_server(protocol, host, port, ssl=tls, backlog=4096)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from fault_kit import QUICK, FlakyResolver, Log, client_of, job, session_of
+from fault_kit import QUICK, FlakyResolver, Log, client_of, job
 from fault_server import Fault, FaultServer, Toxic, ToxicProxy
 from fault_server import catalogue as go
 from fault_server.checks import assert_paid_once, assert_within
@@ -62,10 +62,9 @@ async def test_n01_dns_fails_twice_then_works(server: FaultServer) -> None:
     """A name that cannot be resolved yet has cost nothing: two pauses, then one create."""
     log, resolver = Log(), FlakyResolver(2)
 
-    async with session_of(resolver=resolver) as session:
-        address = f"http://kling.test:{server.port}"
-        async with client_of(server, log, base_url=address, session=session) as kling:
-            await kling.images.multi_image.create(job("job-1"))
+    address = f"http://kling.test:{server.port}"
+    async with client_of(server, log, base_url=address, connector={"resolver": resolver}) as kling:
+        await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
     assert_within(server.books, posts=1, gets=0)
@@ -78,11 +77,10 @@ async def test_n02_dns_fails_for_ever(server: FaultServer) -> None:
     """When the name never resolves the error says that nothing was sent, and no request was."""
     resolver = FlakyResolver(1000)
 
-    async with session_of(resolver=resolver) as session:
-        address = f"http://kling.test:{server.port}"
-        async with client_of(server, base_url=address, session=session, max_retries=1) as kling:
-            with pytest.raises(TransportError) as caught:
-                await kling.images.multi_image.create(job("job-1"))
+    address = f"http://kling.test:{server.port}"
+    async with client_of(server, base_url=address, connector={"resolver": resolver}, max_retries=1) as kling:
+        with pytest.raises(TransportError) as caught:
+            await kling.images.multi_image.create(job("job-1"))
 
     assert not caught.value.sent
     assert "kling.test" in str(caught.value)
@@ -93,9 +91,9 @@ async def test_n02_dns_fails_for_ever(server: FaultServer) -> None:
 async def test_n03_refused_connections_are_tried_again(server: FaultServer) -> None:
     """A service that is down for a moment gets one create when it is back."""
     log = Log()
-    await server.deafen()
 
     async with client_of(server, log) as kling:
+        await server.deafen()
         async with asyncio.TaskGroup() as group:
             creating = group.create_task(_create(kling))
             async with asyncio.timeout(5):
@@ -129,17 +127,18 @@ async def test_n04_an_untrusted_certificate_is_refused_at_once() -> None:
 async def test_n05_a_stuck_handshake_was_not_sent() -> None:
     """A TLS handshake that never ends is known not to have sent anything, and is tried again."""
     log = Log()
-    async with FaultServer(tls=untrusted()) as server:
-        stuck = Toxic(kind="timeout", stream="downstream")
-        async with ToxicProxy((server.host, server.port), [stuck]) as proxy, session_of(ssl=False) as session:
-            address = proxy.url.replace("http:", "https:")
-            async with client_of(server, log, base_url=address, session=session) as kling:
-                creating = asyncio.ensure_future(_create(kling))
-                async with asyncio.timeout(5):
-                    while not log.of(Retried):  # noqa: ASYNC110 - the event is what is waited for
-                        await asyncio.sleep(0.01)
-                proxy.toxics.clear()
-                await creating
+    stuck = Toxic(kind="timeout", stream="downstream")
+    async with (
+        FaultServer(tls=untrusted()) as server,
+        ToxicProxy((server.host, server.port), [stuck]) as proxy,
+        client_of(server, log, base_url=f"https://127.0.0.1:{proxy.port}", connector={"ssl": False}) as kling,
+    ):
+        creating = asyncio.ensure_future(_create(kling))
+        async with asyncio.timeout(5):
+            while not log.of(Retried):  # noqa: ASYNC110 - the event is what is waited for
+                await asyncio.sleep(0.01)
+        proxy.toxics.clear()
+        await creating
 
     first = log.of(Retried)[0].error
     assert isinstance(first, RequestTimeout)
