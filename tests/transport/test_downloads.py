@@ -548,7 +548,10 @@ async def test_steps_after_the_end_have_no_effect(tmp_path: Path) -> None:
 
     part.discard()
     part.write([b"late"])
+    late = part.finish([b"later"], lambda _: None)
 
+    assert late is None
+    assert part.ended
     assert not names(tmp_path)
 
 
