@@ -7,10 +7,11 @@ Drives flows: sends what they want sent, waits where they want to wait, renews t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 # Packs last 30 or 90 days; what was bought in the last year is asked for.
 _PACKS_SINCE = 365 * 86_400
+# Seconds that the first create waits at most to learn how many slots there are.
+_PACKS_LIMIT = 10.0
+
+_log = logging.getLogger("kling_async")
 
 
 @define(eq=False)
@@ -127,8 +132,9 @@ class Link:
         # The number stands in the names of packs only. Whatever goes wrong here, the lane learns it by trying (R2);
         # what is wrong with the account itself shows at the first create.
         try:
-            slots = slots_in(await self.packs(timeouts))
-        except KlingError:
+            slots = slots_in(await self.packs(evolve(timeouts, request=min(timeouts.request, _PACKS_LIMIT))))
+        except KlingError as error:
+            _log.info("the slots of account %s cannot be read, so they are learned: %s", self.name, error)
             slots = None
         return Limit.known(slots) if slots else Limit.learned()
 

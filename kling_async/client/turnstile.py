@@ -37,7 +37,13 @@ class Pass:
     priority: int = 0
     party: Hashable = None
     granted: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
+    # The caller was cancelled while its create was under way.
     abandoned: bool = field(default=False, init=False)
+
+    @property
+    def queued(self) -> bool:
+        """Whether the ticket waits in its lane."""
+        return self.granted is not None and not self.granted.done()
 
 
 @define(eq=False)
@@ -51,6 +57,8 @@ class Turnstile:
     _emitter: Emitter = field(repr=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
     _turn_due: bool = field(default=False, init=False, repr=False)
+    # Since when the service has refused or failed, without accepting a create in between.
+    troubled_since: float | None = field(default=None, init=False)
     _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
 
     @property
@@ -87,24 +95,25 @@ class Turnstile:
 
     def accepted(self, ticket: Pass) -> None:
         """Note that the create was accepted; its task holds the slots until `release()`."""
+        self.troubled_since = None
         self.lane.accepted(ticket, self._clock.now())
         self._turn_soon()
 
     def refused(self, ticket: Pass, error: ApiError) -> None:
         """Note that there was no free slot: *ticket* waits again, at its old place."""
         self.lane.refused(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=error.retry_after)
-        self._expect(ticket)
+        self._expect_after_trouble(ticket)
 
     def throttled(self, ticket: Pass, error: ApiError) -> None:
         """Note that requests came too fast: *ticket* waits again, at its old place."""
         self.lane.throttled(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=error.retry_after)
-        self._expect(ticket)
+        self._expect_after_trouble(ticket)
 
     def paused(self, ticket: Pass, error: KlingError) -> None:
         """Note that the service could not serve: *ticket* waits again, at its old place."""
         wish = error.retry_after if isinstance(error, ApiError) else None
         self.lane.paused(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=wish)
-        self._expect(ticket)
+        self._expect_after_trouble(ticket)
 
     def release(self, ticket: Pass) -> None:
         """Give back the slots of *ticket*: its task ended, or its create is known not to have happened."""
@@ -133,6 +142,11 @@ class Turnstile:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _expect_after_trouble(self, ticket: Pass) -> None:
+        if self.troubled_since is None:
+            self.troubled_since = self._clock.now()
+        self._expect(ticket)
 
     def _expect(self, ticket: Pass) -> None:
         ticket.granted = asyncio.get_running_loop().create_future()

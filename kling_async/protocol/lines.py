@@ -37,7 +37,6 @@ class Ticket:
     epoch: int = 0
     risky: bool = False
     passed: int = 0
-    refused_alone: bool = False
 
 
 @define(eq=False)
@@ -174,9 +173,9 @@ class Lines:
         party = min(self._order[0].active.values(), key=lambda party: (min(party.lines), *_need(party)))
         return party.first_of(min(party.lines))
 
-    def let_pass(self, head: Ticket, ticket: Ticket) -> None:
-        """Note that *ticket* goes before *head*, which stays next."""
-        head.passed += ticket.slots
+    @staticmethod
+    def block(head: Ticket) -> None:
+        """Note that *head* does not fit: it stays next at its priority, whoever passes it."""
         head.party.level.blocked = head
 
     def hold(self, ticket: Ticket) -> None:

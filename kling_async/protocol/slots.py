@@ -40,8 +40,12 @@ from kling_async.protocol.lines import Lines, State, Ticket
 
 __all__ = ["Lane", "Limit", "NeverFits"]
 
-# How many times its own weight may pass a ticket that does not fit: enough to keep a lane of 9 slots full between two jobs of nine.
-_PATIENCE = 4
+# How many times its own weight may pass a ticket that does not fit. In simulation a lane of 9 slots with n drawn from 1 to 9
+# reaches 0.95 of the best packing from about 8 on and gains nothing above 12.
+_PATIENCE = 12
+# Slots that go to another party, or to a lower priority, use that patience up faster.
+_COST_OTHER = 4
+_COST_LOWER = 12
 
 
 @define(eq=False, repr=False)
@@ -122,11 +126,14 @@ class Lane:
             again = self._gate.wait_until(now)
             if again is not None:
                 return granted, again
-            ticket = self._next(now)
+            head = lines.head()
+            ticket = self._next(head, now)
             if ticket is None:
                 if self.full_since is None:
                     self.full_since = now
                 return granted, self._estimate.next_stretch(now)
+            if ticket is not head:
+                head.passed += ticket.slots * _cost(head, ticket)
             self._take(ticket, now)
             granted.append(ticket.key)
         return granted, None
@@ -151,11 +158,10 @@ class Lane:
         found = self._give_back(ticket, now)
         self.refusals += 1
         found.passed = 0
-        found.refused_alone = self.held == 0
         if self.refused_since is None:
             self.refused_since = now
         fresh = self._cool(found, now, dice, retry_after, breakable=True)
-        self._estimate.lower(self.held, now, fresh=fresh)
+        self._estimate.lower(self.held, found.slots, now, fresh=fresh)
 
     def throttled(
         self, ticket: Hashable, now: float, *, dice: float, retry_after: float | None = None
@@ -187,7 +193,7 @@ class Lane:
         else:
             self._running -= found.slots
             self._estimate.turn_over(found.slots)
-            self._cooldown.interrupt()
+            self._cooldown.interrupt(found.slots, self.held)
             # A slot is free for certain, so a probe whose fate is unknown need not be waited for.
             self._probe = None
         self.held -= found.slots
@@ -287,16 +293,16 @@ class Lane:
 
     # -- inside
 
-    def _next(self, now: float) -> Ticket | None:
+    def _next(self, head: Ticket, now: float) -> Ticket | None:
         """Choose who may create now; None if nobody may."""
-        lines, estimate = self._lines, self._estimate
-        head = lines.head()
-        room = estimate.limit - self.held
+        estimate = self._estimate
+        room = estimate.reach - self.held
         found: Ticket | None = head
         if head.slots > room:
-            kept = head.passed >= _PATIENCE * head.slots
-            found = None if kept or room < 1 else lines.fitting(room)
-            if found is None:
+            self._lines.block(head)
+            kept = head.passed >= _PATIENCE * head.slots and estimate.worth_trying(head.slots, now)
+            found = None if kept or room < 1 else self._lines.fitting(room)
+            if found is None and not (estimate.at_ceiling and self.held):
                 found = self._beyond(head, kept=kept, now=now)
         if found is not None and self.held + found.slots > estimate.proven and not estimate.may_risk:
             return None
@@ -305,23 +311,20 @@ class Lane:
     def _beyond(self, head: Ticket, *, kept: bool, now: float) -> Ticket | None:
         """Choose a ticket that may be sent beyond the believed limit."""
         if self.held == 0:
-            return self._lines.smallest() if head.refused_alone and not kept else head
+            return head if self._estimate.worth_trying(head.slots, now) else self._lines.smallest()
         found = head if kept or self._estimate.ramping else self._lines.smallest()
         return found if self._estimate.may_stretch(self.held + found.slots, now) else None
 
     def _take(self, ticket: Ticket, now: float) -> None:
-        lines, estimate = self._lines, self._estimate
-        head = lines.head()
-        if ticket is not head:
-            lines.let_pass(head, ticket)
-        lines.leave(ticket)
-        lines.hold(ticket)
+        estimate = self._estimate
+        self._lines.leave(ticket)
+        self._lines.hold(ticket)
         held = self.held + ticket.slots
         if held > estimate.limit:
             if self.held:
                 estimate.stretch(held, now)
             else:
-                estimate.move_alone(held)
+                estimate.stretch_alone(held, now)
         self.held = held
         ticket.state = State.ASKING
         ticket.epoch = self._cooldown.epoch
@@ -387,3 +390,10 @@ class Lane:
             self._used += passed * self.held
             self._offered += passed * self._estimate.limit
             self._counted_at = now
+
+
+def _cost(head: Ticket, ticket: Ticket) -> int:
+    """Tell how much of its patience *head* loses for each slot of a *ticket* that passes it."""
+    if ticket.party is head.party:
+        return 1
+    return _COST_OTHER if ticket.party.level is head.party.level else _COST_LOWER
