@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from kling_async.transport.files import EXTENSIONS, OtherFileExists, PartFile, S
 
 __all__ = ["FetchRules", "SavedFile", "open_result_session", "read_picture", "save_picture"]
 
-_BLOCK = 512 * 1024  # bytes a trip to the disk thread
+_BLOCK = 1 << 20  # bytes a trip to the disk thread
 _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {403, 404, 410}
 _PASSING = {408, 425, 429}  # worth another try, as are all of 5xx
@@ -103,18 +104,19 @@ async def save_picture(
     part = PartFile(Path(folder), stem)
     try:
         async with aclosing(_fetch(session, url, rules)) as chunks:
-            await _write_blocks(chunks, part, shown)
+            rest = await _write_blocks(chunks, part, shown)
         with _translated(shown), _on_disk(shown):
-            header = await _in_thread(part.scan)
-        _check_header(header, rules, shown)
-        with _on_disk(shown):
-            return await _in_thread(part.place, header.format)
+            saved = await _in_thread(part.finish, rest, partial(_check_header, rules=rules, shown=shown))
+        assert saved is not None  # it was not discarded
+        return saved
     finally:
-        with anyio.CancelScope(shield=True), _on_disk(shown):
-            await _in_thread(part.discard)
+        if not part.ended:
+            with anyio.CancelScope(shield=True), _on_disk(shown):
+                await _in_thread(part.discard)
 
 
-async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str) -> None:
+async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str) -> list[bytes]:
+    """Write *chunks* as they come; returns the last of them, which are not written yet."""
     held: list[bytes] = []
     size = 0
     async for chunk in chunks:
@@ -124,8 +126,7 @@ async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str
             with _on_disk(shown):
                 await _in_thread(part.write, held)
             held, size = [], 0
-    with _on_disk(shown):
-        await _in_thread(part.write, held)
+    return held
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) -> AsyncGenerator[bytes, None]:

@@ -548,7 +548,10 @@ async def test_steps_after_the_end_have_no_effect(tmp_path: Path) -> None:
 
     part.discard()
     part.write([b"late"])
+    late = part.finish([b"later"], lambda _: None)
 
+    assert late is None
+    assert part.ended
     assert not names(tmp_path)
 
 
@@ -566,3 +569,21 @@ async def test_proxies_of_the_environment_are_used_on_request(
         assert await read_picture(session, "http://cdn.example/x", rules=rules) == picture
 
     assert server.requests[0].startswith(b"GET http://cdn.example/x ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        aiohttp.ConnectionTimeoutError("to host http://a/?secret"),
+        aiohttp.InvalidURL("http://a/?secret"),
+        aiohttp.ClientPayloadError("?secret"),
+        aiohttp.ClientOSError(1, "?secret"),
+    ],
+)
+async def test_causes_never_show_a_query(error: Exception) -> None:
+    """An exception of aiohttp whose text holds the whole link is not kept as the cause."""
+    with pytest.raises(DownloadError) as caught, downloads._translated("http://a/"):
+        raise error
+
+    assert caught.value.__cause__ is None
+    assert "secret" not in str(caught.value)

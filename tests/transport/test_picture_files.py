@@ -311,3 +311,18 @@ async def test_no_file_stays_open(
 
     assert seen == [picture.size]
     assert open_files() == before
+
+
+async def test_a_thread_that_comes_late_touches_nothing(tmp_path: Path, make_picture: Make) -> None:
+    """A thread whose wait was cancelled before it began finds the file closed, and neither opens nor reads it."""
+    path = tmp_path / "a.png"
+    path.write_bytes(make_picture())
+    file = under_test._PictureFile(await inspect(ImageSource.of(path), "scene_image"))
+    before = open_files()
+    await file.aclose()
+
+    file.open()
+    late = file._read_blocking(0, 100)
+
+    assert late == b""
+    assert open_files() == before
