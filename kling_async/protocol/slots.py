@@ -40,13 +40,6 @@ from kling_async.protocol.lines import Lines, State, Ticket
 
 __all__ = ["Lane", "Limit", "NeverFits"]
 
-# How many times its own weight may pass a ticket that does not fit. In simulation a lane of 9 slots with n drawn from 1 to 9
-# reaches 0.95 of the best packing from about 8 on and gains nothing above 12.
-_PATIENCE = 12
-# Slots that go to another party, or to a lower priority, use that patience up faster.
-_COST_OTHER = 4
-_COST_LOWER = 12
-
 
 @define(eq=False, repr=False)
 class Lane:
@@ -133,7 +126,7 @@ class Lane:
                     self.full_since = now
                 return granted, self._estimate.next_stretch(now)
             if ticket is not head:
-                head.passed += ticket.slots * _cost(head, ticket)
+                head.let_pass(ticket)
             self._take(ticket, now)
             granted.append(ticket.key)
         return granted, None
@@ -300,7 +293,7 @@ class Lane:
         found: Ticket | None = head
         if head.slots > room:
             self._lines.block(head)
-            kept = head.passed >= _PATIENCE * head.slots and estimate.worth_trying(head.slots, now)
+            kept = head.has_no_patience(estimate.limit) and estimate.worth_trying(head.slots, now)
             found = None if kept or room < 1 else self._lines.fitting(room)
             if found is None and not (estimate.at_ceiling and self.held):
                 found = self._beyond(head, kept=kept, now=now)
@@ -390,10 +383,3 @@ class Lane:
             self._used += passed * self.held
             self._offered += passed * self._estimate.limit
             self._counted_at = now
-
-
-def _cost(head: Ticket, ticket: Ticket) -> int:
-    """Tell how much of its patience *head* loses for each slot of a *ticket* that passes it."""
-    if ticket.party is head.party:
-        return 1
-    return _COST_OTHER if ticket.party.level is head.party.level else _COST_LOWER
