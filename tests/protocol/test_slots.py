@@ -362,3 +362,18 @@ def calls_of_one_cycle(waiting: int) -> int:
 def test_the_length_of_the_queue_costs_nothing() -> None:
     """A cycle makes exactly as many calls beside ten thousand waiting tickets as beside a hundred."""
     assert calls_of_one_cycle(100) == calls_of_one_cycle(10_000)
+
+
+def test_parties_that_are_gone_are_forgotten() -> None:
+    """A web application may name a party for each caller: nothing stays of those who left, however they left."""
+    lane = filled(5)
+    for number in range(100):
+        lane.ask(number, 1, 0.0, party=number)
+        if number % 2:
+            lane.withdraw(number, 0.0)
+        for ticket in lane.grant(0.0)[0]:
+            lane.release(ticket, 0.0)
+
+    level = lane._lines.party(0, "new").level
+
+    assert list(level.parties) == ["new"]

@@ -437,3 +437,57 @@ def test_a_late_acceptance_does_not_end_a_cool_down() -> None:
 
     assert lane.grant(0.5) == ([], 2.0)
     assert lane.refused_since == 0.0
+
+
+def test_an_accepted_probe_makes_the_next_pause_short_again() -> None:
+    """Backoff counts refusals in a row; one success starts it anew."""
+    lane = running(3, limit=Limit.fixed(3), waiting=10)
+    for number in range(2):
+        lane.release(f"r{number}", 0.0)
+        refuse(lane, number * 10.0, dice=1.0)
+        lane.grant(number * 10.0)
+    lane.release("r2", 30.0)
+    (probe, *_), _ = lane.grant(30.0)
+    lane.accepted(probe, 30.0)
+    lane.release(probe, 31.0)
+
+    refuse(lane, 31.0, dice=1.0)
+
+    assert lane.grant(31.0) == ([], 33.0)
+
+
+def test_a_heavy_ticket_that_was_accepted_after_all_is_not_held_back_again() -> None:
+    """Once nine slots were seen to be held, an older refusal of nine says nothing any more."""
+    lane = Lane(Limit.fixed(9))
+    lane.ask("heavy", 9, 0.0)
+    refuse(lane, 0.0)
+    lane.grant(60.0)
+    lane.accepted("heavy", 60.0)
+    lane.release("heavy", 61.0)
+    lane.adopt("r0", 1, 61.0)
+    lane.ask("heavy", 9, 61.0)
+    now = 61.0
+    for number in range(20):
+        lane.ask(number, 8, now)
+        for ticket in lane.grant(now)[0]:
+            lane.accepted(ticket, now)
+            lane.release(ticket, now)
+    lane.release("r0", now)
+
+    assert lane.waiting > 1
+    assert lane.grant(now)[0] == ["heavy"]
+
+
+def test_the_last_slots_below_a_refused_limit_are_not_taken_by_a_herd() -> None:
+    """When forty tasks of a thousand are seen to have ended at once, the last twenty slots are proven ten at a time."""
+    lane = running(1000, limit=Limit.learned(1000))
+    refuse(lane, 0.0)
+    for number in range(41):
+        lane.release(f"r{number}", 10.0)
+    (probe,), _ = lane.grant(10.0)
+    lane.accepted(probe, 10.0)
+
+    granted, _ = lane.grant(10.0)
+
+    assert lane.limit == 1000
+    assert len(granted) == 30
