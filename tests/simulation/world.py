@@ -29,7 +29,9 @@ class Scenario:
     weights: Sequence[int]
     seconds: Callable[[Random], float]
     foreign: Sequence[tuple[float, int]] = ()
-    codes: Callable[[float], int | None] = lambda _now: None  # a code the service refuses everything with at that time
+    codes: Callable[[float], int | None] = lambda _now: (
+        None
+    )  # a code the service refuses everything with at that time
     latency: float = 0.05
     look_every: float = 0.4
     ahead: int = 1_000_000_000
@@ -151,14 +153,18 @@ class World:
             lane.accepted(job, now)
             self.found.waits.setdefault(self.scenario.weights[job], []).append(now - self._asked[job])
         else:
-            {1303: lane.refused, 1302: lane.throttled, 5001: lane.paused}[code](job, now, dice=self._dice.random())
+            {1303: lane.refused, 1302: lane.throttled, 5001: lane.paused}[code](
+                job, now, dice=self._dice.random()
+            )
         self._turn()
 
     def _end(self, job: int) -> None:
         """End a task; the poller sees it at its next look."""
         self._live -= self.scenario.weights[job]
         step = self.scenario.look_every
-        self._at(max(ceil(self._now / step) * step, self._now) + self.scenario.latency / 2, lambda: self._seen(job))
+        self._at(
+            max(ceil(self._now / step) * step, self._now) + self.scenario.latency / 2, lambda: self._seen(job)
+        )
 
     def _seen(self, job: int) -> None:
         lane = self.found.lane
