@@ -8,7 +8,6 @@ create under way is carried to its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
 
 from attrs import define, field, frozen
 
@@ -18,7 +17,7 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
-from kling_async.client.turnstile import Pass, Turnstile, TurnstileClosed
+from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
 from kling_async.errors import KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
@@ -44,12 +43,16 @@ class Rules:
     persistent: bool = False
     stall_after: float = 600.0
     priority: int = 0
-    party: Hashable = None
+    party: Party | None = None
 
 
 @frozen(kw_only=True)
 class Order:
-    """One job ready to be sent: its *body* is complete and carries *external_task_id*."""
+    """
+    One job ready to be sent: its *body* is complete and carries *external_task_id*.
+
+    *adopt* says that a task which has that id already is this job's, as in `flows.submit()`.
+    """
 
     path: str
     model: str
@@ -57,6 +60,7 @@ class Order:
     external_task_id: str
     slots: int
     key: str = ""
+    adopt: bool = True
 
 
 @frozen(kw_only=True)
@@ -118,12 +122,23 @@ class Creation:
         )
 
     async def _send(self) -> Tracked | KlingError:
+        party = self._rules.party
+        if party is None:
+            return await self._create()
+        party.begin()
+        try:
+            return await self._create()
+        finally:
+            party.end()
+
+    async def _create(self) -> Tracked | KlingError:
         order = self._order
         flow = submit(
             create_request(order.path, order.body),
             find_request(order.path, order.external_task_id),
             order.external_task_id,
             self._patience,
+            adopt=order.adopt,
         )
         try:
             submission = await self._link.drive(flow, self._rules.timeouts, self._watch)

@@ -16,8 +16,8 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
-from kling_async.client.turnstile import TurnstileClosed
-from kling_async.errors import ConfigError
+from kling_async.client.turnstile import Party, TurnstileClosed
+from kling_async.errors import ConfigError, KlingError
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.retry import RetryQuota
@@ -61,9 +61,9 @@ class Engine:
         """Return how long a flow goes on that may repeat *retries* times."""
         return Patience(retries=retries, settle=timeouts.settle, dice=self.clock.dice, quota=self.quota)
 
-    async def submit(self, order: Order, rules: Rules) -> Tracked:
+    async def submit(self, order: Order, rules: Rules) -> tuple[Link, Tracked]:
         """
-        Make the task of *order* as soon as there are slots for it, and have it looked after.
+        Make the task of *order* as soon as an account has slots for it, and have it looked after there.
 
         Raises what `flows.submit()` raises. A caller that is cancelled leaves at once; a create under way goes on and
         its task is looked after all the same.
@@ -77,7 +77,7 @@ class Engine:
             turnstile = await link.lane(order.model, rules.timeouts)
             patience = self.patience(rules.retries, rules.timeouts)
             try:
-                return await Creation(tools, link, turnstile, order, rules, patience).run()
+                return link, await Creation(tools, link, turnstile, order, rules, patience).run()
             except TurnstileClosed as closed:
                 _log.info("account %s takes no more jobs: %s", link.name, closed.error)
 
@@ -89,6 +89,18 @@ class Engine:
         trouble = self.links[0].stopped
         assert trouble is not None
         raise trouble
+
+    def dismiss(self, party: Party, error: KlingError) -> None:
+        """Send away everybody of *party* who waits for slots, now and later, with *error*; creates under way go on."""
+        party.dismissed = error
+        for link in self.links:
+            for turnstile in link.lanes.values():
+                turnstile.dismiss(party)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether sockets or tasks of this client are open."""
+        return bool(len(self.background)) or any(link.session.is_open for link in self.links)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """Wait for creates under way, at most *grace* seconds, then end everything; safe to call again."""

@@ -56,7 +56,8 @@ class Poller:
     _emitter: Emitter
     _timeouts: Timeouts
     _min_interval: float
-    _bind: Callable[[Link, str, Task], Task]
+    # Makes the pictures of a task fetch themselves; set by the client.
+    bind: Callable[[Link, str, Task], Task] = field(init=False)
     _desks: dict[tuple[str, str], _Desk] = field(factory=dict, init=False)
     _running: bool = field(default=False, init=False)
     _nap: asyncio.Future[None] | None = field(default=None, init=False)
@@ -268,7 +269,7 @@ class Poller:
                     units=task.units,
                 )
             )
-        row.update(self._bind(desk.link, desk.path, task))
+        row.update(self.bind(desk.link, desk.path, task))
 
 
 class _NotThisOne(MalformedReply):

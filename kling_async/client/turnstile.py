@@ -8,7 +8,6 @@ the clock, and tells what moved.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
 
 from attrs import define, field
 
@@ -18,7 +17,7 @@ from kling_async.errors import ApiError, KlingError
 from kling_async.protocol.events import LaneChanged, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
 
-__all__ = ["Pass", "Turnstile", "TurnstileClosed"]
+__all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed"]
 
 
 class TurnstileClosed(Exception):
@@ -30,12 +29,38 @@ class TurnstileClosed(Exception):
 
 
 @define(eq=False)
+class Party:
+    """Callers that belong together, such as a batch: they share slots evenly with others and can be sent away."""
+
+    dismissed: KlingError | None = field(default=None, init=False)
+    # Creates under way, which are waited for before the party may be called gone.
+    _sending: int = field(default=0, init=False)
+    _quiet: asyncio.Event = field(factory=asyncio.Event, init=False, repr=False)
+
+    def begin(self) -> None:
+        """Note that a create of the party begins."""
+        self._sending += 1
+        self._quiet.clear()
+
+    def end(self) -> None:
+        """Note that a create of the party has ended."""
+        self._sending -= 1
+        if not self._sending:
+            self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Wait until no create of the party is under way."""
+        if self._sending:
+            await self._quiet.wait()
+
+
+@define(eq=False)
 class Pass:
     """What one caller holds of a lane: the right to *slots* slots, once granted."""
 
     slots: int
     priority: int = 0
-    party: Hashable = None
+    party: Party | None = None
     granted: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     # The caller was cancelled while its create was under way.
     abandoned: bool = field(default=False, init=False)
@@ -137,6 +162,13 @@ class Turnstile:
             self.lane.withdraw(ticket, now)
             self._fail(ticket, TurnstileClosed(error))
 
+    def dismiss(self, party: Party) -> None:
+        """Send away everybody of *party* who waits, with the error that it was dismissed with."""
+        assert party.dismissed is not None, "a party is dismissed before its members are"
+        for ticket in [ticket for ticket in self._waiting if ticket.party is party]:
+            self.lane.withdraw(ticket, self._clock.now())
+            self._fail(ticket, party.dismissed)
+
     def close(self) -> None:
         """Take back the timer."""
         if self._timer is not None:
@@ -151,6 +183,8 @@ class Turnstile:
     def _expect(self, ticket: Pass) -> None:
         ticket.granted = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = None
+        if ticket.party is not None and ticket.party.dismissed is not None:
+            self.dismiss(ticket.party)
         self._turn_soon()
 
     def _fail(self, ticket: Pass, error: Exception) -> None:

@@ -49,6 +49,7 @@ class Envelope:
 
     request_id: str
     data: Any
+    reply: Reply
 
 
 def read_envelope(reply: Reply) -> Envelope:
@@ -71,7 +72,7 @@ def read_envelope(reply: Reply) -> Envelope:
     code = _code(document.get("code"))
     request_id = text(document.get("request_id")) or reply.headers.get("x-request-id", "")
     if code == 0 and reply.status < 400:
-        return Envelope(request_id=request_id, data=document.get("data"))
+        return Envelope(request_id=request_id, data=document.get("data"), reply=reply)
     if code is None and reply.status < 400:
         raise MalformedReply(
             "expected an object with a code, found one without; check the base URL", reply.status, request_id

@@ -27,7 +27,7 @@ _PAUSE_BINS = (
     5  # a run of so many rare bins is a pause between two habits (quick refusals, then the pictures)
 )
 
-_UNKNOWN_GROWTH = 0.08  # of its age passes between two looks at a task while nothing is known
+_UNKNOWN_GROWTH = 0.06  # of its age passes between two looks at a task while nothing is known
 _STRAGGLER_GROWTH = 0.1  # of its delay passes between two looks at a straggler
 
 
@@ -78,6 +78,14 @@ class Durations:
         if self._step > _HEAVIEST:
             self._weights = [weight / self._step for weight in self._weights]
             self._step = 1.0
+
+    def add_between(self, low: float, high: float) -> None:
+        """
+        Learn from a task that had not ended at the age *low* and had at *high*.
+
+        With *low* 0 it ended before the first look: it is taken for shorter, so that the next ones are looked at earlier.
+        """
+        self.add((low + high) / 2 if low else 0.85 * high)
 
     @property
     def typical(self) -> float | None:

@@ -128,13 +128,18 @@ def ask(request: Request, patience: Patience) -> Flow[Envelope]:
     raise AssertionError  # pragma: no cover - count() does not end
 
 
-def submit(create: Request, find_it: Request, external_task_id: str, patience: Patience) -> Flow[Submission]:
+def submit(
+    create: Request, find_it: Request, external_task_id: str, patience: Patience, *, adopt: bool = True
+) -> Flow[Submission]:
     """
     Make one task, and never two.
 
-    *find_it* asks for *external_task_id*, which the create carries. Raises `NoFreeSlot` and `RateLimited` at once,
+    *find_it* asks for *external_task_id*, which the create carries. *adopt* says that a task which has the id already
+    is this one, because the id was made from the job's content; otherwise such a task, unless it may come from a
+    create sent here, is `DuplicateExternalId`. Raises `NoFreeSlot` and `RateLimited` at once,
     because only the lane knows when to try again. See the module for what the other errors promise.
     """
+    ours = adopt
     for attempt in count(1):
         try:
             envelope = yield from exchange(create)
@@ -145,7 +150,10 @@ def submit(create: Request, find_it: Request, external_task_id: str, patience: P
             patience.quota.give_back()
             return Submission(task, found=False)
         verdict = judge(trouble)
+        if verdict is Verdict.DUPLICATE and not ours:
+            raise trouble
         if verdict in {Verdict.AMBIGUOUS, Verdict.DUPLICATE}:
+            ours = True
             yield Doubt(trouble)
             found = yield from find(find_it, external_task_id, patience)
             if found is not None:

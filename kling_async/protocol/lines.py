@@ -37,7 +37,6 @@ class Ticket:
     epoch: int = 0
     risky: bool = False
     passed: int = 0
-    refused_alone: bool = False
 
 
 @define(eq=False)

@@ -23,14 +23,15 @@ _SAMPLE = 15  # tasks of a page that take part in correcting the depth
 class Listing:
     """The presumed order of one list, read in pages of at most *page_size*."""
 
-    __slots__ = ("_at", "_depth", "_drift", "_learned_at", "_page_size", "_trust")
+    __slots__ = ("_at", "_depth", "_drift", "_error", "_page_size", "_settled", "_trust")
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self._depth = 0.0
         self._drift = 0.0  # ranks a second by which the list sinks beyond what our own tasks explain
         self._at = 0.0
-        self._learned_at: float | None = None
+        self._error = 0.0  # sum of the corrections since the drift was settled
+        self._settled: float | None = None
         self._trust = 1.0
 
     def __repr__(self) -> str:
@@ -64,17 +65,20 @@ class Listing:
                     return size
         return self._page_size
 
-    def learn(self, shown: Sequence[tuple[float | None, int]], now: float) -> None:
+    def learn(self, shown: Sequence[tuple[float | None, int]]) -> None:
         """Correct the depth by tasks that a page has *shown*, each by its old mark and its rank there."""
         errors = [rank - (self._depth - mark) for mark, rank in shown if mark is not None]
-        if not errors:
-            return
-        step = median_low(errors[:: max(1, len(errors) // _SAMPLE)])
-        self._depth += step
-        if self._learned_at is not None and now > self._learned_at:
-            rate = step / (now - self._learned_at)
-            self._drift += 0.3 * rate
-        self._learned_at = now
+        if errors:
+            step = median_low(errors[:: max(1, len(errors) // _SAMPLE)])
+            self._depth += step
+            self._error += step
+
+    def settle(self, now: float) -> None:
+        """Learn from the corrections of a whole sweep how fast the list sinks by itself."""
+        if self._settled is not None and now > self._settled:
+            self._drift += 0.3 * self._error / (now - self._settled)
+        self._settled = now
+        self._error = 0.0
 
     def mark(self, rank: int) -> float:
         """Return the mark of a task that stands at *rank* now."""

@@ -2,17 +2,16 @@
 How fast to ask: the interval between turns, the budget of single requests, and the pause after failures.
 
 The interval is the largest of three: the caller's minimum, a fiftieth of a typical duration (more often would win nothing),
-and what thrift asks for. Thrift keeps the requests sent during a mean duration under a line that rises with the
-square root of the tasks in flight: 17 for 9 tasks, 26 for 100, 117 for 5,000, that is 1.9, 0.26 and 0.023 a job.
+and what thrift asks for. Thrift keeps the requests sent during a mean duration under a line that rises with the tasks in
+flight: 16 for 9 tasks, 25 for 100, 105 for 5,000, that is 1.8, 0.25 and 0.021 a job.
 """
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from itertools import pairwise
+from math import inf
 
 from attrs import define
-
-from kling_async.protocol.durations import Durations
 
 __all__ = ["Backoff", "Bucket", "Pace"]
 
@@ -20,6 +19,10 @@ _PRECISION = 0.02  # of a typical duration
 _LAZIEST = 0.12  # of a mean duration: the longest interval that thrift leads to
 _MEMORY = 0.9  # weight of the earlier turns in the cost of a turn
 _LONGEST_GAP = 20.0  # intervals without a turn that count as such; an idle night says nothing about cost
+# Tasks in flight, and requests allowed during a mean duration. One task may be looked at often, since somebody
+# waits for it; a thousand fill the slots of a large account, where delay is dear and a page shows hundreds.
+_LINE = ((1, 24.0), (9, 16.0), (100, 25.0), (1000, 80.0), (5000, 105.0), (20_000, 300.0), (100_000, 1000.0))
+_ROUNDING = 1e-6  # of a token: what rounding may take from a whole one
 _LONGEST_HOLD = 60.0  # seconds without requests after failures
 
 
@@ -41,26 +44,25 @@ class Pace:
         """Count requests that the plan chose."""
         self._spent += requests
 
-    def turn(self, now: float, waiting: int, durations: Durations, dice: float) -> None:
-        """Take a turn for *waiting* tasks, and settle when the next may come."""
+    def turn(self, now: float, waiting: int, typical: float, mean: float, dice: float) -> None:
+        """Take a turn for *waiting* tasks of *typical* (median) and *mean* duration, and settle when the next may come."""
         gap = min((now - self._last_turn) / self.interval, _LONGEST_GAP)
         self._requests = _MEMORY * self._requests + self._spent
         self._elapsed = _MEMORY * self._elapsed + gap
         self._spent = 0
         self._last_turn = now
-        wished = max(
-            self.min_interval, _PRECISION * (durations.typical or 0.0), self._thrifty(waiting, durations.mean)
-        )
+        share = self.thrift * self._requests / self._elapsed / _allowed(waiting) if self._elapsed else 0.0
+        wished = max(self.min_interval, _PRECISION * typical, mean * min(share, _LAZIEST))
         self.interval = min(wished, self.max_interval)
         # Not on a beat: several programs on one account must not fall into step.
         self.next_turn = now + self.interval * (0.97 + 0.06 * dice)
 
-    def _thrifty(self, waiting: int, mean: float | None) -> float:
-        if mean is None or self._elapsed == 0.0:
-            return 0.0
-        requests_an_interval = self._requests / self._elapsed
-        line = 11 + 1.5 * sqrt(waiting) + 12 / max(waiting, 1)
-        return mean * min(self.thrift * requests_an_interval / line, _LAZIEST)
+
+def _allowed(waiting: int) -> float:
+    for (few, least), (many, most) in pairwise(_LINE):
+        if waiting <= many:
+            return least + (most - least) * (waiting - few) / (many - few)
+    return _LINE[-1][1]
 
 
 @define(eq=False)
@@ -83,7 +85,7 @@ class Bucket:
         if now > self._at:
             self.tokens = min(self.capacity, self.tokens + (now - self._at) * self.rate)
             self._at = now
-        return int(self.tokens)
+        return int(self.tokens + _ROUNDING)
 
     def take(self, count: int) -> None:
         """Take *count* tokens that are there."""

@@ -158,7 +158,6 @@ class Lane:
         found = self._give_back(ticket, now)
         self.refusals += 1
         found.passed = 0
-        found.refused_alone = self.held == 0
         if self.refused_since is None:
             self.refused_since = now
         fresh = self._cool(found, now, dice, retry_after, breakable=True)
@@ -194,7 +193,7 @@ class Lane:
         else:
             self._running -= found.slots
             self._estimate.turn_over(found.slots)
-            self._cooldown.interrupt()
+            self._cooldown.interrupt(found.slots, self.held)
             # A slot is free for certain, so a probe whose fate is unknown need not be waited for.
             self._probe = None
         self.held -= found.slots
@@ -301,7 +300,7 @@ class Lane:
         found: Ticket | None = head
         if head.slots > room:
             self._lines.block(head)
-            kept = head.passed >= _PATIENCE * head.slots
+            kept = head.passed >= _PATIENCE * head.slots and estimate.worth_trying(head.slots, now)
             found = None if kept or room < 1 else self._lines.fitting(room)
             if found is None and not (estimate.at_ceiling and self.held):
                 found = self._beyond(head, kept=kept, now=now)
@@ -312,7 +311,7 @@ class Lane:
     def _beyond(self, head: Ticket, *, kept: bool, now: float) -> Ticket | None:
         """Choose a ticket that may be sent beyond the believed limit."""
         if self.held == 0:
-            return self._lines.smallest() if head.refused_alone and not kept else head
+            return head if self._estimate.worth_trying(head.slots, now) else self._lines.smallest()
         found = head if kept or self._estimate.ramping else self._lines.smallest()
         return found if self._estimate.may_stretch(self.held + found.slots, now) else None
 
@@ -325,7 +324,7 @@ class Lane:
             if self.held:
                 estimate.stretch(held, now)
             else:
-                estimate.move_alone(held)
+                estimate.stretch_alone(held, now)
         self.held = held
         ticket.state = State.ASKING
         ticket.epoch = self._cooldown.epoch

@@ -47,6 +47,7 @@ class World:
     in_flight: int
     jobs: int
     latency: float = 0.02
+    readers: int = 1  # pages asked at the same time
     foreign_per_job: float = 0.0  # tasks of other programs for each of ours
     order: Literal["newest", "oldest", "shuffled"] = "newest"
     hidden: float = 0.0  # share of a page's tasks that it leaves out
@@ -66,6 +67,7 @@ class Report:
     pages: int = 0
     ended: int = 0
     delays: list[float] = Factory(list)
+    relatives: list[float] = Factory(list)
     intervals: list[float] = Factory(list)
     seen: set[str] = Factory(set)
     wakes: int = 0
@@ -82,10 +84,9 @@ class Report:
         return sum(self.intervals) / len(self.intervals)
 
     def relative(self, share: float | None = None) -> float:
-        """Delay in intervals: the mean, or the quantile at *share*."""
-        delays = sorted(self.delays)
-        value = sum(delays) / len(delays) if share is None else delays[int(share * (len(delays) - 1))]
-        return value / self.interval
+        """Delay in intervals as they were when it was seen: the mean, or the quantile at *share*."""
+        delays = sorted(self.relatives)
+        return sum(delays) / len(delays) if share is None else delays[int(share * (len(delays) - 1))]
 
 
 @define(eq=False)
@@ -153,7 +154,8 @@ class Simulation:
         if turn.pages:
             self.report.intervals.append(self.book.interval)
             self._chain, self._size = list(turn.pages), turn.page_size
-            self._ask_page()
+            for _ in range(min(self.world.readers, len(self._chain))):
+                self._ask_page()
         if turn.gets:
             self.report.intervals.append(self.book.interval)
             self.report.get_times += [self.now] * len(turn.gets)
@@ -246,4 +248,5 @@ class Simulation:
         self.report.seen.add(name)
         self.report.ended += 1
         self.report.delays.append(self.now - self._ends[name][1])
+        self.report.relatives.append(self.report.delays[-1] / self.book.interval)
         self.at(self.now + 0.001, self._create)
