@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; without the extra it needs, say how to install it."""
     try:
-        from kling_async.cli import cli  # noqa: PLC0415 - an extra, which the package works without
+        from kling_async.cli import cli
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "kling_async":
             raise

@@ -8,9 +8,9 @@ them as values between processes. No error ever holds a credential, a request bo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
-from attrs import define
+from attrs import define, field
 
 if TYPE_CHECKING:
     # Only a name for type checkers: errors stay a leaf.
@@ -55,6 +55,7 @@ __all__ = [
 E = TypeVar("E", bound="type[KlingError]")
 
 
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
 def error(cls: E) -> E:
     """
     Make *cls* an error value: positional fields, compared by identity.
@@ -294,9 +295,16 @@ class EmptyResult(KlingError):
 
 @error
 class DownloadError(KlingError):
-    """A result picture could not be fetched or kept; the task stays succeeded and can be fetched again. *url* has no query."""
+    """
+    A result picture could not be fetched or kept; the task stays succeeded and can be fetched again.
+
+    *url* has no query. *retryable* tells that trying again may help; *local* that the disk or the folder is at
+    fault, so that other downloads will fail alike.
+    """
 
     url: str = ""
+    retryable: bool = False
+    local: bool = False
 
 
 @error

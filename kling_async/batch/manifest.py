@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from attrs import evolve, frozen
-from kling_async.protocol.jobs import MultiImage
 
 from kling_async.batch.tables import csv_records
 from kling_async.errors import ConfigError, InvalidJob
+from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.rows import job_from_row
 
 __all__ = ["BadRow", "Record", "Row", "raw_records", "read_manifest"]
 
@@ -132,7 +133,7 @@ def _rows(records: Iterator[Record], base: Path) -> Iterator[Row | BadRow]:
             yield BadRow(number=number, key=f"line-{number}", error=error)
             continue
         try:
-            job = MultiImage.from_row(_without_key(fields), base)
+            job = job_from_row(_without_key(fields), base)
         except InvalidJob as error:
             yield BadRow(number=number, key=key, error=error)
         else:

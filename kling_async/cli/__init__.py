@@ -39,7 +39,7 @@ Credentials come from KLING_API_KEY, or KLING_ACCESS_KEY and KLING_SECRET_KEY, o
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's signature
     if wanted:
-        from kling_async import __version__  # noqa: PLC0415 - help needs none of it
+        from kling_async import __version__
 
         click.echo(f"kling-async {__version__}")
         ctx.exit()

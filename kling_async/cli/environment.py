@@ -54,7 +54,7 @@ def load_env_file(path: Path, environ: dict[str, str] | os._Environ[str]) -> lis
 
 def _read_env(path: Path) -> Mapping[str, str | None]:
     try:
-        from dotenv import dotenv_values  # noqa: PLC0415 - only when there is a file
+        from dotenv import dotenv_values
     except ModuleNotFoundError:
         raise MissingExtra(
             'reading .env: expected python-dotenv, found no such module; install it: pip install "kling-async[cli]"',
@@ -77,7 +77,7 @@ class Connection:
 
     def open(self, *, slots: int | None = None, on_event: Callable[[Event], None] | None = None) -> Kling:
         """Make the client; ConfigError for bad credentials or addresses. Nothing is sent."""
-        from kling_async import Kling  # noqa: PLC0415 - the client needs half a second to import
+        from kling_async import Kling
 
         options: dict[str, Any] = {"base_url": self.base_url, "on_event": on_event}
         if self.region is not None:

@@ -41,7 +41,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def _unknown(self, name: str) -> str:
-        from difflib import get_close_matches  # noqa: PLC0415 - only for a mistyped name
+        from difflib import get_close_matches
 
         near = get_close_matches(name, self._commands_at, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see kling-async --help."
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KlingError as error:
-            from kling_async.cli.voice import current_voice, exit_code  # noqa: PLC0415 - only when there is an error
+            from kling_async.cli.voice import current_voice, exit_code
 
             current_voice(ctx).fail(error)
             ctx.exit(exit_code(error))

@@ -18,12 +18,13 @@ from attrs import evolve, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 
-from kling_async.errors import MalformedReply
+from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
+from kling_async.protocol.polling import Glance
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
 
-__all__ = ["Envelope", "Glance", "Reply", "read_envelope", "read_glances", "read_task", "read_tasks"]
+__all__ = ["Envelope", "Reply", "read_envelope", "read_glances", "read_task", "read_tasks"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,6 +49,7 @@ class Envelope:
 
     request_id: str
     data: Any
+    reply: Reply
 
 
 def read_envelope(reply: Reply) -> Envelope:
@@ -64,11 +66,13 @@ def read_envelope(reply: Reply) -> Envelope:
             "API calls never follow redirects: check the base URL",
             reply.status,
         )
+    if reply.status == 407:
+        raise ConfigError("the proxy wants credentials (HTTP 407); put them into the proxy's URL")
     document = _document(reply)
     code = _code(document.get("code"))
     request_id = text(document.get("request_id")) or reply.headers.get("x-request-id", "")
     if code == 0 and reply.status < 400:
-        return Envelope(request_id=request_id, data=document.get("data"))
+        return Envelope(request_id=request_id, data=document.get("data"), reply=reply)
     if code is None and reply.status < 400:
         raise MalformedReply(
             "expected an object with a code, found one without; check the base URL", reply.status, request_id
@@ -115,8 +119,8 @@ def _kind(value: object) -> str:
 def _code(value: object) -> int | None:
     if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
         return 0
-    number = _number(value)
-    return None if number is None else int(number)
+    code = number(value)
+    return None if code is None else int(code)
 
 
 # Scalars, each as forgiving as real replies need.
@@ -129,25 +133,26 @@ def text(value: object) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
-def _number(value: object) -> Decimal | None:
+def number(value: object) -> Decimal | None:
+    """Return *value*, a number or the text of one, if it is finite and not absurd."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
-        number = Decimal(value.strip() if isinstance(value, str) else repr(value))
+        found = Decimal(value.strip() if isinstance(value, str) else repr(value))
     except (InvalidOperation, ValueError):
         return None
-    return number if number.is_finite() and abs(number.adjusted()) < 30 else None
+    return found if found.is_finite() and abs(found.adjusted()) < 30 else None
 
 
 def _index(value: object) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and number >= 0 else None
+    index = number(value)
+    return int(index) if index is not None and index >= 0 else None
 
 
 def _moment(value: object) -> datetime | None:
-    number = _number(value)
+    millis = number(value)
     try:
-        return None if number is None else _EPOCH + timedelta(milliseconds=float(number))
+        return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
     except OverflowError:
         return None
 
@@ -188,7 +193,7 @@ def _lenient() -> Converter:
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook(str, lambda value, _: text(value))
     converter.register_structure_hook(int | None, lambda value, _: _index(value))
-    converter.register_structure_hook(Decimal | None, lambda value, _: _number(value))
+    converter.register_structure_hook(Decimal | None, lambda value, _: number(value))
     converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
     converter.register_structure_hook_func(
         lambda kind: kind == tuple[_WireImage, ...],
@@ -257,21 +262,30 @@ def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
     return [read_task(item, request_id=request_id) for item in _entries(data, request_id)]
 
 
-@frozen
-class Glance:
-    """As much of a list entry as a sweep needs; *entry* is structured only if the task is ours and has ended."""
+def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], dict[str, Any]]:
+    """
+    Read a list page as quickly as can be, since a sweep has pages of 500 and most tasks on them still run.
 
-    task_id: str
-    ended: bool
-    entry: Mapping[str, Any]
+    Returns what the poll plan needs of each task, and by task id the entries of those that have ended, for
+    `read_task()` to read where they are ours.
+    """
+    glances: list[Glance] = []
+    ended: dict[str, Any] = {}
+    for item in _entries(data, request_id):
+        task_id = text(item["task_id"])
+        if text(item.get("task_status")) in _ENDED:
+            ended[task_id] = item
+            glances.append(Glance(task_id, ended=True, seconds=_seconds(item)))
+        else:
+            glances.append(Glance(task_id, ended=False))
+    return glances, ended
 
 
-def read_glances(data: object, *, request_id: str = "") -> list[Glance]:
-    """Read a list page as quickly as can be: ids and whether each task has ended (a page may hold 500)."""
-    return [
-        Glance(text(item["task_id"]), text(item.get("task_status")) in _ENDED, item)
-        for item in _entries(data, request_id)
-    ]
+def _seconds(item: Mapping[str, Any]) -> float | None:
+    created, updated = item.get("created_at"), item.get("updated_at")
+    if isinstance(created, int) and isinstance(updated, int) and updated > created:
+        return (updated - created) / 1000
+    return None
 
 
 _ENDED = frozenset({"succeed", "succeeded", "failed"})

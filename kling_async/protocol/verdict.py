@@ -37,6 +37,11 @@ class Verdict(Enum):
 _TABLE: tuple[tuple[type[errors.KlingError], Verdict], ...] = (
     (errors.TokenNotYetValid, Verdict.REFRESH),
     (errors.TokenExpired, Verdict.REFRESH),
+    (
+        errors.InvalidJob,
+        Verdict.REJECTED,
+    ),  # a picture changed while it was sent: the request never arrived whole
+    (errors.ConfigError, Verdict.ACCOUNT_STOP),
     (errors.AuthError, Verdict.ACCOUNT_STOP),
     (errors.AccountError, Verdict.ACCOUNT_STOP),
     (errors.DuplicateExternalId, Verdict.DUPLICATE),
@@ -48,22 +53,18 @@ _TABLE: tuple[tuple[type[errors.KlingError], Verdict], ...] = (
     (errors.BadRequest, Verdict.REJECTED),
 )
 
-# HTTP statuses that say nothing about whether the request was acted on, when no code comes with them.
-_UNCLEAR = frozenset({408, 409, 425})
+# Without a code only these statuses tell that the service (or what stands before it) did not act on the request.
+_CLEAR_WITHOUT_CODE = frozenset({401, 402, 403, 413, 414, 415, 422, 429})
 
 
-def judge(error: errors.KlingError, *, stale_token: bool = False) -> Verdict:
-    """
-    Judge the *error* that a create ended with.
-
-    *stale_token* says that the token it carried was not young: then also a plain "not authorised" is worth one
-    new token.
-    """
+def judge(error: errors.KlingError) -> Verdict:
+    """Judge the *error* that a create ended with."""
     if isinstance(error, errors.TransportError):
         return Verdict.AMBIGUOUS if error.sent else Verdict.NOT_SENT
-    if not isinstance(error, errors.ApiError) or (error.code == 0 and error.http_status in _UNCLEAR):
+    if (
+        isinstance(error, errors.ApiError)
+        and error.code == 0
+        and error.http_status not in _CLEAR_WITHOUT_CODE
+    ):
         return Verdict.AMBIGUOUS
-    verdict = next((verdict for kind, verdict in _TABLE if isinstance(error, kind)), Verdict.AMBIGUOUS)
-    if verdict is Verdict.ACCOUNT_STOP and stale_token and error.code in {1000, 1002}:
-        return Verdict.REFRESH
-    return verdict
+    return next((verdict for kind, verdict in _TABLE if isinstance(error, kind)), Verdict.AMBIGUOUS)

@@ -1,0 +1,73 @@
+"""
+The tasks of one client that must outlive the call that began them.
+
+A create under way when its caller is cancelled may be a paid task, so it is carried to its end here. This is the one
+owner of asyncio tasks in the client: whatever is spawned is awaited or cancelled by `aclose()`, and nothing else is
+ever left running (R26).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from attrs import define, field
+
+__all__ = ["Background"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("kling_async")
+
+
+@define(eq=False)
+class Background:
+    """Owns asyncio tasks until they end; `len()` tells how many there are."""
+
+    _tasks: set[asyncio.Task[Any]] = field(factory=set, init=False, repr=False)
+    # Those that may be a paid task: they are waited for before anything is cancelled.
+    _precious: set[asyncio.Task[Any]] = field(factory=set, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* beside the caller."""
+        _ = self._start(work)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def carry(self, work: Coroutine[Any, Any, T]) -> T:
+        """
+        Run *work* to its end and return what it returns.
+
+        If the caller is cancelled it leaves at once and the work goes on without it; also an orderly close waits
+        for such work before it cancels anything.
+        """
+        task = self._start(work)
+        self._precious.add(task)
+        await asyncio.wait((task,))
+        return task.result()
+
+    async def aclose(self, grace: float) -> None:
+        """Wait up to *grace* seconds for precious tasks, then cancel and await all."""
+        if self._precious:
+            await asyncio.wait(tuple(self._precious), timeout=grace)
+        while self._tasks:
+            left = tuple(self._tasks)
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self._precious.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Work given to us returns its troubles as values; what arrives here is a defect and must be seen.
+            _log.error("a background task of the client failed", exc_info=error)

@@ -1,0 +1,247 @@
+"""
+One job's way from the queue to a task that is looked after.
+
+Whatever happens to the caller, what is known here stays true: slots are held as long as a task may hold them, and a
+create under way is carried to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from attrs import define, field, frozen
+
+from kling_async.client.background import Background
+from kling_async.client.clock import Clock
+from kling_async.client.emitter import Emitter
+from kling_async.client.link import Link
+from kling_async.client.poller import Poller
+from kling_async.client.tracked import Tracked
+from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
+from kling_async.errors import KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
+from kling_async.protocol.bodies import Body
+from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.events import Recovered, Refused, Retried, Submitted, Waiting
+from kling_async.protocol.flows import Patience, Step, Submission, Wait, submit
+from kling_async.protocol.requests import create_request, find_request
+from kling_async.protocol.verdict import Verdict, judge
+
+__all__ = ["Creation", "Order", "Rules", "Workshop"]
+
+
+@frozen(kw_only=True)
+class Rules:
+    """
+    How a call behaves.
+
+    *persistent* calls (those of a batch) wait out an outage of the service, others raise it once *retries* are used
+    up. After *stall_after* seconds in which no create was accepted, a full account and an outage are errors too.
+    """
+
+    timeouts: Timeouts = field(factory=Timeouts)
+    retries: int = 2
+    persistent: bool = False
+    stall_after: float = 600.0
+    priority: int = 0
+    party: Party | None = None
+
+
+@frozen(kw_only=True)
+class Order:
+    """
+    One job ready to be sent: its *body* is complete and carries *external_task_id*.
+
+    *adopt* says that a task which has that id already is this job's, as in `flows.submit()`.
+    """
+
+    path: str
+    model: str
+    body: Body
+    external_task_id: str
+    slots: int
+    key: str = ""
+    adopt: bool = True
+
+
+@frozen(kw_only=True)
+class Workshop:
+    """What a creation works with."""
+
+    clock: Clock
+    background: Background
+    emitter: Emitter
+    poller: Poller
+
+
+@define(eq=False)
+class Creation:
+    """Makes the task of *order* on one account."""
+
+    _tools: Workshop
+    _link: Link
+    _turnstile: Turnstile
+    _order: Order
+    _rules: Rules
+    _patience: Patience
+    _ticket: Pass = field(init=False)
+    _began: float = field(init=False, default=0.0)
+
+    async def run(self) -> Tracked:
+        """
+        Wait for slots, make the task and have it looked after.
+
+        Raises what `flows.submit()` raises, and `TurnstileClosed` if the account takes no more jobs.
+        """
+        self._ticket = Pass(self._order.slots, self._rules.priority, self._rules.party)
+        self._began = self._tools.clock.now()
+        if self._link.stopped is not None:
+            raise TurnstileClosed(self._link.stopped)
+        self._turnstile.join(self._ticket)
+        self._emit_waiting()
+        while True:
+            await self._turnstile.wait(self._ticket)
+            try:
+                result = await self._tools.background.carry(self._send())
+            except asyncio.CancelledError:
+                self._ticket.abandoned = True
+                raise
+            if isinstance(result, Tracked):
+                return result
+            if self._link.stopped is result:
+                raise TurnstileClosed(result)
+            if not self._ticket.queued or self._is_stalled():
+                self._turnstile.leave(self._ticket)
+                raise result
+
+    def _is_stalled(self) -> bool:
+        if self._rules.retries == 0 and not self._rules.persistent:
+            return True
+        since = self._turnstile.troubled_since
+        return (
+            since is not None and self._tools.clock.now() - max(since, self._began) > self._rules.stall_after
+        )
+
+    async def _send(self) -> Tracked | KlingError:
+        party = self._rules.party
+        if party is None:
+            return await self._create()
+        party.begin()
+        try:
+            return await self._create()
+        finally:
+            party.end()
+
+    async def _create(self) -> Tracked | KlingError:
+        order = self._order
+        flow = submit(
+            create_request(order.path, order.body),
+            find_request(order.path, order.external_task_id),
+            order.external_task_id,
+            self._patience,
+            adopt=order.adopt,
+        )
+        try:
+            submission = await self._link.drive(flow, self._rules.timeouts, self._watch)
+        except SubmissionUnknown as error:
+            # The task may be there and hold its slots, so they are held too until it is found or known to be absent.
+            self._track(order.external_task_id)
+            return error
+        except KlingError as error:
+            self._step_back(error)
+            return error
+        self._turnstile.accepted(self._ticket)
+        self._emit_made(submission)
+        return self._track(submission.task.task_id)
+
+    def _track(self, ask_for: str) -> Tracked:
+        row = Tracked(
+            path=self._order.path,
+            ask_for=ask_for,
+            external_task_id=self._order.external_task_id,
+            key=self._order.key,
+            expected=self._order.slots,
+            since=self._tools.clock.now(),
+            ticket=self._ticket,
+            turnstile=self._turnstile,
+        )
+        return self._tools.poller.watch(self._link, row)
+
+    def _step_back(self, error: KlingError) -> None:
+        """Give the slots back, since no task was made; queue again where waiting heals."""
+        verdict = judge(error)
+        if verdict is Verdict.ACCOUNT_STOP:
+            self._turnstile.leave(self._ticket)
+            self._link.stop(error)
+        elif self._ticket.abandoned:
+            self._turnstile.leave(self._ticket)
+        elif isinstance(error, NoFreeSlot):
+            self._turnstile.refused(self._ticket, error)
+            self._emit_refused(error)
+        elif isinstance(error, RateLimited):
+            self._turnstile.throttled(self._ticket, error)
+            self._emit_refused(error)
+        elif self._rules.persistent and verdict in {Verdict.NOT_SENT, Verdict.AMBIGUOUS}:
+            self._turnstile.paused(self._ticket, error)
+        else:
+            self._turnstile.leave(self._ticket)
+
+    # Events.
+
+    def _watch(self, step: Step) -> None:
+        if isinstance(step, Wait) and step.error is not None and self._tools.emitter.active:
+            self._tools.emitter.emit(
+                Retried(
+                    account=self._link.name,
+                    key=self._order.key,
+                    external_task_id=self._order.external_task_id,
+                    error=step.error,
+                    attempt=step.attempt,
+                    pause=step.seconds,
+                )
+            )
+
+    def _emit_waiting(self) -> None:
+        if self._tools.emitter.active:
+            self._tools.emitter.emit(
+                Waiting(
+                    account=self._link.name,
+                    key=self._order.key,
+                    external_task_id=self._order.external_task_id,
+                    slots=self._order.slots,
+                )
+            )
+
+    def _emit_refused(self, error: NoFreeSlot | RateLimited) -> None:
+        if self._tools.emitter.active:
+            self._tools.emitter.emit(
+                Refused(
+                    account=self._link.name,
+                    key=self._order.key,
+                    external_task_id=self._order.external_task_id,
+                    code=error.code,
+                    pause=error.retry_after,
+                )
+            )
+
+    def _emit_made(self, submission: Submission) -> None:
+        if not self._tools.emitter.active:
+            return
+        if submission.found:
+            self._tools.emitter.emit(
+                Recovered(
+                    account=self._link.name,
+                    key=self._order.key,
+                    external_task_id=self._order.external_task_id,
+                    task_id=submission.task.task_id,
+                )
+            )
+        self._tools.emitter.emit(
+            Submitted(
+                account=self._link.name,
+                key=self._order.key,
+                external_task_id=self._order.external_task_id,
+                task_id=submission.task.task_id,
+                slots=self._order.slots,
+                request_id=submission.task.request_id,
+            )
+        )

@@ -1,0 +1,110 @@
+"""What all calls of one client share: accounts, the poller, the background, and the rule of where they may be used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from kling_async.client.background import Background
+from kling_async.client.clock import Clock
+from kling_async.client.creation import Creation, Order, Rules, Workshop
+from kling_async.client.emitter import Emitter
+from kling_async.client.link import Link
+from kling_async.client.poller import Poller
+from kling_async.client.tracked import Tracked
+from kling_async.client.turnstile import Party, TurnstileClosed
+from kling_async.errors import ConfigError, KlingError
+from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.flows import Patience
+from kling_async.protocol.retry import RetryQuota
+
+__all__ = ["Engine"]
+
+_log = logging.getLogger("kling_async")
+
+
+@define(eq=False)
+class Engine:
+    """Lives as long as the client; belongs to the event loop and process of its first call."""
+
+    links: Sequence[Link]
+    clock: Clock
+    background: Background
+    emitter: Emitter
+    poller: Poller
+    quota: RetryQuota = field(factory=RetryQuota, init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
+    _pid: int = field(default=0, init=False)
+    closed: bool = field(default=False, init=False)
+
+    def enter(self) -> None:
+        """
+        Check that the client may be used here and now.
+
+        Raises `ConfigError` once it is closed, from another event loop, and in a forked process.
+        """
+        if self.closed:
+            raise ConfigError("this client is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._pid = loop, os.getpid()
+        elif self._pid != os.getpid():
+            raise ConfigError("this client belongs to the process it was forked from; make one per process")
+        elif self._loop is not loop:
+            raise ConfigError("this client belongs to another event loop; make one per loop")
+
+    def patience(self, retries: int, timeouts: Timeouts) -> Patience:
+        """Return how long a flow goes on that may repeat *retries* times."""
+        return Patience(retries=retries, settle=timeouts.settle, dice=self.clock.dice, quota=self.quota)
+
+    async def submit(self, order: Order, rules: Rules) -> tuple[Link, Tracked]:
+        """
+        Make the task of *order* as soon as an account has slots for it, and have it looked after there.
+
+        Raises what `flows.submit()` raises. A caller that is cancelled leaves at once; a create under way goes on and
+        its task is looked after all the same.
+        """
+        self.enter()
+        tools = Workshop(
+            clock=self.clock, background=self.background, emitter=self.emitter, poller=self.poller
+        )
+        while True:
+            link = self._choose()
+            turnstile = await link.lane(order.model, rules.timeouts)
+            patience = self.patience(rules.retries, rules.timeouts)
+            try:
+                return link, await Creation(tools, link, turnstile, order, rules, patience).run()
+            except TurnstileClosed as closed:
+                _log.info("account %s takes no more jobs: %s", link.name, closed.error)
+
+    def _choose(self) -> Link:
+        """Choose the account of which least is asked; raises the trouble of the first if none takes jobs."""
+        working = [link for link in self.links if link.stopped is None]
+        if working:
+            return min(working, key=lambda link: link.load)
+        trouble = self.links[0].stopped
+        assert trouble is not None
+        raise trouble
+
+    def dismiss(self, party: Party, error: KlingError) -> None:
+        """Send away everybody of *party* who waits for slots, now and later, with *error*; creates under way go on."""
+        party.dismissed = error
+        for link in self.links:
+            for turnstile in link.lanes.values():
+                turnstile.dismiss(party)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether sockets or tasks of this client are open."""
+        return bool(len(self.background)) or any(link.session.is_open for link in self.links)
+
+    async def aclose(self, grace: float = 10.0) -> None:
+        """Wait for creates under way, at most *grace* seconds, then end everything; safe to call again."""
+        self.closed = True
+        await self.background.aclose(grace)
+        for link in self.links:
+            await link.aclose()

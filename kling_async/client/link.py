@@ -1,0 +1,163 @@
+"""
+One account of a client: its credentials, its connection, its lanes.
+
+Drives flows: sends what they want sent, waits where they want to wait, renews the token when they ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field
+
+from kling_async.client.clock import Clock
+from kling_async.client.emitter import Emitter
+from kling_async.client.turnstile import Turnstile
+from kling_async.errors import KlingError
+from kling_async.protocol.auth import Signer
+from kling_async.protocol.codec import Reply
+from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.flows import Doubt, Flow, Patience, Renew, Send, Step, Wait, ask, exchange
+from kling_async.protocol.packs import Pack, read_packs, slots_in
+from kling_async.protocol.requests import Request, costs_request
+from kling_async.protocol.slots import Lane, Limit
+from kling_async.transport.sessions import Session
+
+__all__ = ["Link"]
+
+T = TypeVar("T")
+
+# Packs last 30 or 90 days; what was bought in the last year is asked for.
+_PACKS_SINCE = 365 * 86_400
+# Seconds that the first create waits at most to learn how many slots there are.
+_PACKS_LIMIT = 10.0
+
+_log = logging.getLogger("kling_async")
+
+
+@define(eq=False)
+class Link:
+    """An account as a client holds it; *slots* is what the caller said, None to find out."""
+
+    name: str
+    signer: Signer = field(repr=False)
+    session: Session = field(repr=False)
+    slots: int | None
+    _clock: Clock = field(repr=False)
+    _emitter: Emitter = field(repr=False)
+    lanes: dict[str, Turnstile] = field(factory=dict, init=False, repr=False)
+    stopped: KlingError | None = field(default=None, init=False)
+    _limit: Limit | None = field(default=None, init=False, repr=False)
+    _learning: asyncio.Lock | None = field(default=None, init=False, repr=False)
+
+    async def drive(
+        self, flow: Flow[T], timeouts: Timeouts, watch: Callable[[Step], None] | None = None
+    ) -> T:
+        """Carry *flow* to its end; *watch* is told of every `Wait` and `Doubt`."""
+        token = ""
+        answer: Any = None
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    if isinstance(step, Send):
+                        token = self.signer.token(self._clock.now(), self._clock.wall())
+                        answer = await self.session.send(step.request, token, timeouts)
+                    else:
+                        answer = await self._take_step(step, token, watch)
+                except KlingError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            flow.close()
+
+    async def _take_step(self, step: Step, token: str, watch: Callable[[Step], None] | None) -> object:
+        if watch is not None and isinstance(step, Wait | Doubt):
+            watch(step)
+        if isinstance(step, Wait):
+            await self._clock.sleep(step.seconds)
+        if isinstance(step, Renew):
+            return self._renew(step, token)
+        return None
+
+    def _renew(self, step: Renew, token: str) -> bool:
+        now = self._clock.now()
+        if step.error.code in {1000, 1002} and not self.signer.is_stale(token, now):
+            return False
+        return self.signer.renew(token, now, self._clock.wall(), step.service_time)
+
+    async def send_raw(self, request: Request, timeouts: Timeouts) -> Reply:
+        """Send *request* once and return whatever comes back."""
+        token = self.signer.token(self._clock.now(), self._clock.wall())
+        return await self.session.send(request, token, timeouts)
+
+    async def packs(self, timeouts: Timeouts, patience: Patience | None = None) -> tuple[Pack, ...]:
+        """Ask for the account's resource packs; free, at most once a second."""
+        wall = self._clock.wall()
+        request = costs_request(int((wall - _PACKS_SINCE) * 1000), int(wall * 1000))
+        flow = ask(request, patience) if patience else exchange(request)
+        envelope = await self.drive(flow, timeouts)
+        return read_packs(envelope.data, request_id=envelope.request_id)
+
+    async def lane(self, model: str, timeouts: Timeouts) -> Turnstile:
+        """Return the lane of *model*, having found out how many slots the account has."""
+        turnstile = self.lanes.get(model)
+        if turnstile is None:
+            limit = self._limit or await self._find_limit(timeouts)
+            # Another caller may have opened it while this one asked.
+            turnstile = self.lanes.get(model) or Turnstile(
+                self.name, model, Lane(limit), self._clock, self._emitter
+            )
+            self.lanes[model] = turnstile
+        return turnstile
+
+    async def _find_limit(self, timeouts: Timeouts) -> Limit:
+        if self.slots is not None:
+            self._limit = Limit.fixed(self.slots)
+            return self._limit
+        self._learning = self._learning or asyncio.Lock()
+        async with self._learning:
+            if self._limit is None:
+                self._limit = await self._read_limit(timeouts)
+        return self._limit
+
+    async def _read_limit(self, timeouts: Timeouts) -> Limit:
+        # The number stands in the names of packs only. Whatever goes wrong here, the lane learns it by trying (R2);
+        # what is wrong with the account itself shows at the first create.
+        try:
+            slots = slots_in(await self.packs(evolve(timeouts, request=min(timeouts.request, _PACKS_LIMIT))))
+        except KlingError as error:
+            _log.info("the slots of account %s cannot be read, so they are learned: %s", self.name, error)
+            slots = None
+        return Limit.known(slots) if slots else Limit.learned()
+
+    def stop(self, error: KlingError) -> None:
+        """Send nothing more that costs on this account until `resume()`; the first *error* stays."""
+        if self.stopped is None:
+            self.stopped = error
+        for turnstile in self.lanes.values():
+            turnstile.stop(error)
+
+    def resume(self) -> None:
+        """Let creates through again."""
+        self.stopped = None
+        for turnstile in self.lanes.values():
+            turnstile.lane.resume()
+
+    @property
+    def load(self) -> float:
+        """How much is asked of the account's busiest lane, as a share of what it can hold."""
+        return max((turnstile.load for turnstile in self.lanes.values()), default=0.0)
+
+    async def aclose(self) -> None:
+        """Take back timers and close the session."""
+        for turnstile in self.lanes.values():
+            turnstile.close()
+        await self.session.aclose()

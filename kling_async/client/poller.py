@@ -1,0 +1,282 @@
+"""
+The one poller of a client: it asks about every task that runs, for everybody who waits.
+
+What to ask and when is the poll book's decision, one book for each account and endpoint. Here are only the sending,
+the telling, and the few cases in which an answer is not the last word: a success whose pictures come late, a task that
+is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from attrs import define, evolve, field
+
+from kling_async.client.background import Background
+from kling_async.client.clock import Clock
+from kling_async.client.emitter import Emitter
+from kling_async.client.link import Link
+from kling_async.client.tracked import Tracked
+from kling_async.errors import AccountError, ApiError, AuthError, KlingError, MalformedReply
+from kling_async.protocol.codec import read_glances, read_task
+from kling_async.protocol.codes import is_not_found
+from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.events import Finished, Polled
+from kling_async.protocol.flows import exchange
+from kling_async.protocol.polling import PollBook, Turn
+from kling_async.protocol.requests import find_request, list_request
+from kling_async.protocol.tasks import Task, TaskStatus
+
+__all__ = ["Poller"]
+
+_log = logging.getLogger("kling_async")
+
+# Times that a success without all its pictures is asked for again (faults.md T04), in steps of twice the settle time.
+_LATE_LOOKS = 3
+
+
+@define(eq=False)
+class _Desk:
+    """The tasks of one account and endpoint."""
+
+    link: Link
+    path: str
+    book: PollBook
+    rows: dict[str, Tracked] = field(factory=dict)
+
+
+@define(eq=False)
+class Poller:
+    """Watches tracked tasks; runs while there are any."""
+
+    _clock: Clock
+    _background: Background
+    _emitter: Emitter
+    _timeouts: Timeouts
+    _min_interval: float
+    # Makes the pictures of a task fetch themselves; set by the client.
+    bind: Callable[[Link, str, Task], Task] = field(init=False)
+    _desks: dict[tuple[str, str], _Desk] = field(factory=dict, init=False)
+    _running: bool = field(default=False, init=False)
+    _nap: asyncio.Future[None] | None = field(default=None, init=False)
+    _wake_at: float = field(default=float("inf"), init=False)
+
+    def watch(self, link: Link, row: Tracked) -> Tracked:
+        """Look after *row*; returns the row that is looked after already if there is one for its id."""
+        desk = self._desk(link, row.path)
+        present = desk.rows.setdefault(row.ask_for, row)
+        now = self._clock.now()
+        due = desk.book.watch(row.ask_for, now, age=max(0.0, now - row.since))
+        if not self._running:
+            self._running = True
+            self._background.spawn(self._run())
+        elif due < self._wake_at:
+            self._wake()
+        return present
+
+    def find(self, link: Link, path: str, ask_for: str) -> Tracked | None:
+        """Return the row that is looked after under this id, if any."""
+        desk = self._desks.get((link.name, path))
+        return desk.rows.get(ask_for) if desk else None
+
+    def hint(self, task_id: str) -> bool:
+        """Have the task asked for at once; False if it is not looked after."""
+        for desk in self._desks.values():
+            due = desk.book.hint(task_id, self._clock.now())
+            if due is not None:
+                if due < self._wake_at:
+                    self._wake()
+                return True
+        return False
+
+    def heard(self, link: Link, path: str, task: Task) -> None:
+        """Take in what a query outside the poller brought."""
+        desk = self._desks.get((link.name, path))
+        if desk is not None and task.task_id in desk.rows:
+            now = self._clock.now()
+            if not task.ended:
+                desk.rows[task.task_id].update(task)
+            elif desk.book.ended(task.task_id, now):
+                self._end(desk, task.task_id, task)
+
+    @property
+    def watching(self) -> int:
+        """How many tasks are looked after."""
+        return sum(len(desk.rows) for desk in self._desks.values())
+
+    def _desk(self, link: Link, path: str) -> _Desk:
+        desk = self._desks.get((link.name, path))
+        if desk is None:
+            desk = _Desk(link, path, PollBook(min_interval=self._min_interval))
+            self._desks[link.name, path] = desk
+        return desk
+
+    # The loop.
+
+    async def _run(self) -> None:
+        try:
+            while any(desk.rows for desk in self._desks.values()):
+                self._wake_at = min(self._take_turn(desk) for desk in self._desks.values())
+                await self._sleep_until(self._wake_at)
+        finally:
+            self._running = False
+
+    def _take_turn(self, desk: _Desk) -> float:
+        if not desk.rows:
+            return float("inf")
+        turn = desk.book.plan(self._clock.now(), self._clock.dice())
+        for asked in turn.gets:
+            self._background.spawn(self._get(desk, asked))
+        if turn.pages:
+            self._background.spawn(self._sweep(desk, turn))
+        return float("inf") if turn.wake_at is None else turn.wake_at
+
+    async def _sleep_until(self, moment: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._nap = loop.create_future()
+        delay = moment - self._clock.now()
+        timer = loop.call_later(max(0.0, delay), self._wake) if delay < float("inf") else None
+        try:
+            await self._nap
+        finally:
+            self._nap = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._nap is not None and not self._nap.done():
+            self._nap.set_result(None)
+
+    # Asking.
+
+    async def _get(self, desk: _Desk, asked: str) -> None:
+        ended = 0
+        try:
+            task = await self._ask(desk, asked)
+        except KlingError as error:
+            self._no_answer(desk, asked, error)
+        else:
+            if desk.book.saw_task(asked, task.ended, self._clock.now(), seconds=_seconds(task)):
+                ended = self._end(desk, asked, task)
+            elif asked in desk.rows:
+                desk.rows[asked].update(task)
+        self._told(desk, 1, ended)
+
+    async def _ask(self, desk: _Desk, asked: str) -> Task:
+        envelope = await desk.link.drive(exchange(find_request(desk.path, asked)), self._timeouts)
+        task = read_task(envelope.data, request_id=envelope.request_id)
+        if asked not in {task.task_id, task.external_task_id}:
+            raise _NotThisOne(f"expected task {asked}, found {task.task_id}", 200, envelope.request_id)
+        return task
+
+    def _no_answer(self, desk: _Desk, asked: str | int, error: KlingError) -> None:
+        now = self._clock.now()
+        if isinstance(asked, str) and isinstance(error, ApiError) and is_not_found(error.code, error.message):
+            if desk.book.missed(asked, now):
+                row = desk.rows.pop(asked)
+                row.release()
+                row.lose(error)
+            return
+        if isinstance(error, AuthError | AccountError):
+            self._give_up(desk, error)
+            return
+        _log.debug("no answer about %s: %s", asked, error)
+        wish = error.retry_after if isinstance(error, ApiError) else None
+        desk.book.no_answer(
+            asked, now, self._clock.dice(), retry_after=wish, shared=not isinstance(error, _NotThisOne)
+        )
+
+    def _give_up(self, desk: _Desk, error: KlingError) -> None:
+        # The account is not let in any more, so no answer will ever come. The tasks go on and are paid for; whoever
+        # waits is told at once instead of at the end of a long wait.
+        desk.link.stop(error)
+        for asked, row in tuple(desk.rows.items()):
+            desk.book.forget(asked)
+            row.lose(error)
+        desk.rows.clear()
+
+    async def _sweep(self, desk: _Desk, turn: Turn) -> None:
+        requests, ended = 0, 0
+        pages = list(turn.pages)
+        while pages:
+            page = pages.pop(0)
+            requests += 1
+            try:
+                request = list_request(desk.path, page, turn.page_size)
+                envelope = await desk.link.drive(exchange(request), self._timeouts)
+                glances, entries = read_glances(envelope.data, request_id=envelope.request_id)
+            except KlingError as error:
+                self._no_answer(desk, page, error)
+                continue
+            seen = desk.book.saw_page(page, glances, self._clock.now())
+            for task_id in seen.ended:
+                ended += self._end(desk, task_id, read_task(entries[task_id], request_id=envelope.request_id))
+            if seen.next_page is not None:
+                pages.append(seen.next_page)
+        self._told(desk, requests, ended)
+
+    def _told(self, desk: _Desk, requests: int, ended: int) -> None:
+        if self._emitter.active:
+            self._emitter.emit(
+                Polled(account=desk.link.name, requests=requests, waiting=len(desk.rows), ended=ended)
+            )
+        self._wake()
+
+    # The end of a task.
+
+    def _end(self, desk: _Desk, asked: str, task: Task) -> int:
+        row = desk.rows.pop(asked, None)
+        if row is None:
+            return 0
+        row.release()
+        if task.status == TaskStatus.SUCCEED and len(task.images) < row.expected:
+            self._background.spawn(self._look_again(desk, row, task))
+        else:
+            self._finish(desk, row, task)
+        return 1
+
+    async def _look_again(self, desk: _Desk, row: Tracked, task: Task) -> None:
+        """Ask some more times for pictures that may come late; the task's slots are free already."""
+        for _ in range(_LATE_LOOKS):
+            await self._clock.sleep(2 * self._timeouts.settle)
+            try:
+                again = await self._ask(desk, task.task_id)
+            except KlingError as error:
+                _log.debug("no answer about the pictures of %s: %s", task.task_id, error)
+                continue
+            task = again if again.ended and len(again.images) >= len(task.images) else task
+            if len(task.images) >= row.expected:
+                break
+        else:
+            _log.warning("task %s shows %s of %s pictures", task.task_id, len(task.images), row.expected)
+        self._finish(desk, row, task)
+
+    def _finish(self, desk: _Desk, row: Tracked, task: Task) -> None:
+        if not task.external_task_id and row.external_task_id:
+            task = evolve(task, external_task_id=row.external_task_id)
+        if self._emitter.active:
+            self._emitter.emit(
+                Finished(
+                    account=desk.link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=task.task_id,
+                    status=str(task.status.value),
+                    reason=task.status_message,
+                    seconds=self._clock.now() - row.since,
+                    units=task.units,
+                )
+            )
+        row.update(self.bind(desk.link, desk.path, task))
+
+
+class _NotThisOne(MalformedReply):
+    """An answer about another task: it says nothing about the service as a whole."""
+
+
+def _seconds(task: Task) -> float | None:
+    if task.created_at is None or task.updated_at is None:
+        return None
+    return (task.updated_at - task.created_at).total_seconds()

@@ -1,0 +1,86 @@
+"""A task that this client looks after, from its create until the service says that it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeAlias
+
+from attrs import define, field
+
+from kling_async.client.turnstile import Pass, Turnstile
+from kling_async.errors import KlingError
+from kling_async.protocol.tasks import Task
+
+__all__ = ["Tracked"]
+
+Listener: TypeAlias = "Callable[[Tracked], None]"
+
+
+@define(eq=False, kw_only=True)
+class Tracked:
+    """
+    A row, not an asyncio task: what only waits must cost next to nothing.
+
+    *ask_for* is the id the service is asked for (a task id, or the external id as long as no other is known). The
+    slots of *ticket* are held until `finish()` or `lose()`. *expected* is how many pictures a whole result has.
+    """
+
+    path: str
+    ask_for: str
+    external_task_id: str
+    key: str = ""
+    expected: int = 1
+    since: float
+    ticket: Pass | None = field(default=None, repr=False)
+    turnstile: Turnstile | None = field(default=None, repr=False)
+    # What was last seen, and how it ended: a task, or an error after which nobody knows.
+    task: Task | None = field(default=None, init=False, repr=False)
+    error: KlingError | None = field(default=None, init=False, repr=False)
+    _listeners: list[Listener] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be learned about the task."""
+        return self.error is not None or (self.task is not None and self.task.ended)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have *listener* called at every change and once at the end; returns what stops that."""
+        listeners = self._listeners = self._listeners or []
+        listeners.append(listener)
+        return lambda: listeners.remove(listener) if listener in listeners else None
+
+    async def wait(self) -> None:
+        """Wait until the task is `over`; a cancelled waiter leaves no trace and the task goes on."""
+        if self.over:
+            return
+        end = asyncio.get_running_loop().create_future()
+        stop = self.listen(lambda row: end.set_result(None) if row.over and not end.done() else None)
+        try:
+            await end
+        finally:
+            stop()
+
+    def release(self) -> None:
+        """Give back the slots; safe to call again."""
+        if self.ticket is not None and self.turnstile is not None:
+            self.turnstile.release(self.ticket)
+        self.ticket = None
+
+    def update(self, task: Task) -> None:
+        """Take what the service said; what has ended stays as it is."""
+        if not self.over:
+            self.task = task
+            self._tell()
+
+    def lose(self, error: KlingError) -> None:
+        """Give up looking after the task because of *error*."""
+        if not self.over:
+            self.error = error
+            self._tell()
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners or ()):
+            listener(self)
+        if self.over:
+            self._listeners = None

@@ -1,0 +1,227 @@
+"""
+The shell around a lane: callers wait here until the lane grants them their slots.
+
+Every decision is the lane's. This keeps the future of each waiting caller, the one timer for the lane's next look at
+the clock, and tells what moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from attrs import define, field
+
+from kling_async.client.clock import Clock
+from kling_async.client.emitter import Emitter
+from kling_async.errors import ApiError, KlingError
+from kling_async.protocol.events import LaneChanged, LaneStopped
+from kling_async.protocol.slots import Lane, Limit, NeverFits
+
+__all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed"]
+
+
+class TurnstileClosed(Exception):
+    """The lane was stopped while a caller waited; never leaves this package. *error* is why."""
+
+    def __init__(self, error: KlingError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@define(eq=False)
+class Party:
+    """Callers that belong together, such as a batch: they share slots evenly with others and can be sent away."""
+
+    dismissed: KlingError | None = field(default=None, init=False)
+    # Creates under way, which are waited for before the party may be called gone.
+    _sending: int = field(default=0, init=False)
+    _quiet: asyncio.Event = field(factory=asyncio.Event, init=False, repr=False)
+
+    def begin(self) -> None:
+        """Note that a create of the party begins."""
+        self._sending += 1
+        self._quiet.clear()
+
+    def end(self) -> None:
+        """Note that a create of the party has ended."""
+        self._sending -= 1
+        if not self._sending:
+            self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Wait until no create of the party is under way."""
+        if self._sending:
+            await self._quiet.wait()
+
+
+@define(eq=False)
+class Pass:
+    """What one caller holds of a lane: the right to *slots* slots, once granted."""
+
+    slots: int
+    priority: int = 0
+    party: Party | None = None
+    granted: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
+    # The caller was cancelled while its create was under way.
+    abandoned: bool = field(default=False, init=False)
+
+    @property
+    def queued(self) -> bool:
+        """Whether the ticket waits in its lane."""
+        return self.granted is not None and not self.granted.done()
+
+
+@define(eq=False)
+class Turnstile:
+    """Lets callers through as the lane of *account* and *model* has slots."""
+
+    account: str
+    model: str
+    lane: Lane
+    _clock: Clock = field(repr=False)
+    _emitter: Emitter = field(repr=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
+    _turn_due: bool = field(default=False, init=False, repr=False)
+    # Since when the service has refused or failed, without accepting a create in between.
+    troubled_since: float | None = field(default=None, init=False)
+    _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
+
+    @property
+    def load(self) -> float:
+        """How much is asked of the lane, as a share of what it can hold."""
+        return (self.lane.held + self.lane.waiting) / self.lane.limit
+
+    def join(self, ticket: Pass) -> None:
+        """Put *ticket* into the queue; raises `NeverFits` if the lane can never hold that many slots."""
+        self.lane.ask(ticket, ticket.slots, self._clock.now(), priority=ticket.priority, party=ticket.party)
+        self._expect(ticket)
+
+    async def wait(self, ticket: Pass) -> None:
+        """
+        Wait until *ticket* is granted.
+
+        Raises `TurnstileClosed` if the lane is stopped meanwhile. A cancelled caller leaves no trace.
+        """
+        assert ticket.granted is not None, "only who joined can wait"
+        try:
+            await ticket.granted
+        except BaseException:
+            ticket.abandoned = True
+            self.leave(ticket)
+            raise
+
+    def leave(self, ticket: Pass) -> None:
+        """Give up *ticket* wherever it stands, as long as no create of it is under way."""
+        now = self._clock.now()
+        self._waiting.pop(ticket, None)
+        if not self.lane.withdraw(ticket, now):
+            self.lane.release(ticket, now)
+        self._turn_soon()
+
+    def accepted(self, ticket: Pass) -> None:
+        """Note that the create was accepted; its task holds the slots until `release()`."""
+        self.troubled_since = None
+        self.lane.accepted(ticket, self._clock.now())
+        self._turn_soon()
+
+    def refused(self, ticket: Pass, error: ApiError) -> None:
+        """Note that there was no free slot: *ticket* waits again, at its old place."""
+        self.lane.refused(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=error.retry_after)
+        self._expect_after_trouble(ticket)
+
+    def throttled(self, ticket: Pass, error: ApiError) -> None:
+        """Note that requests came too fast: *ticket* waits again, at its old place."""
+        self.lane.throttled(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=error.retry_after)
+        self._expect_after_trouble(ticket)
+
+    def paused(self, ticket: Pass, error: KlingError) -> None:
+        """Note that the service could not serve: *ticket* waits again, at its old place."""
+        wish = error.retry_after if isinstance(error, ApiError) else None
+        self.lane.paused(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=wish)
+        self._expect_after_trouble(ticket)
+
+    def release(self, ticket: Pass) -> None:
+        """Give back the slots of *ticket*: its task ended, or its create is known not to have happened."""
+        self.lane.release(ticket, self._clock.now())
+        self._turn_soon()
+
+    def set_limit(self, limit: Limit) -> None:
+        """Take a new word on the limit; who can never fit is told so."""
+        for lost in self.lane.set_limit(limit, self._clock.now()):
+            assert isinstance(lost, Pass)
+            self._fail(lost, NeverFits.of(lost.slots, limit.slots))
+        self._turn_soon()
+
+    def stop(self, error: KlingError) -> None:
+        """Grant nothing more and send everybody who waits away with *error*."""
+        if self.lane.stopped is None:
+            self._emitter.emit(LaneStopped(account=self.account, model=self.model, error=error))
+        self.lane.stop(error)
+        now = self._clock.now()
+        for ticket in tuple(self._waiting):
+            self.lane.withdraw(ticket, now)
+            self._fail(ticket, TurnstileClosed(error))
+
+    def dismiss(self, party: Party) -> None:
+        """Send away everybody of *party* who waits, with the error that it was dismissed with."""
+        assert party.dismissed is not None, "a party is dismissed before its members are"
+        for ticket in [ticket for ticket in self._waiting if ticket.party is party]:
+            self.lane.withdraw(ticket, self._clock.now())
+            self._fail(ticket, party.dismissed)
+
+    def close(self) -> None:
+        """Take back the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expect_after_trouble(self, ticket: Pass) -> None:
+        if self.troubled_since is None:
+            self.troubled_since = self._clock.now()
+        self._expect(ticket)
+
+    def _expect(self, ticket: Pass) -> None:
+        ticket.granted = asyncio.get_running_loop().create_future()
+        self._waiting[ticket] = None
+        if ticket.party is not None and ticket.party.dismissed is not None:
+            self.dismiss(ticket.party)
+        self._turn_soon()
+
+    def _fail(self, ticket: Pass, error: Exception) -> None:
+        self._waiting.pop(ticket, None)
+        if ticket.granted is not None and not ticket.granted.done():
+            ticket.granted.set_exception(error)
+
+    def _turn_soon(self) -> None:
+        # Many things happen in one pass of the loop; the lane decides once for all of them.
+        if not self._turn_due:
+            self._turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        now = self._clock.now()
+        granted, again = self.lane.grant(now)
+        for ticket in granted:
+            assert isinstance(ticket, Pass)
+            self._waiting.pop(ticket, None)
+            if ticket.granted is None or ticket.granted.done():
+                # Its caller was cancelled in this very pass of the loop.
+                self.lane.release(ticket, now)
+                self._turn_soon()
+            else:
+                ticket.granted.set_result(None)
+        self.close()
+        if again is not None:
+            delay = max(0.0, again - now)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._turn)
+        for change in self.lane.changes():
+            self._emitter.emit(
+                LaneChanged(
+                    account=self.account,
+                    model=self.model,
+                    before=change.before,
+                    after=change.after,
+                    reason=change.reason,
+                )
+            )

@@ -1,0 +1,180 @@
+"""
+One aiohttp session for an account: opened at the first call, closed once, never followed by a redirect.
+
+Replies are read through a cap on their decompressed size, because aiohttp has none, and are parsed elsewhere whatever
+their Content-Type says. What aiohttp raises ends here, as errors that know whether the request may have left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from attrs import define, field, frozen
+from yarl import URL
+
+from kling_async._version import __version__
+from kling_async.errors import ConfigError, KlingError, MalformedReply, RequestTimeout, TransportError
+from kling_async.protocol.codec import Reply
+from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.requests import Request
+from kling_async.transport.bodies import BodyPayload
+
+__all__ = ["Connection", "Session"]
+
+# Larger than any reply about one task, and than a page of 500 tasks with nine signed links each.
+_LARGEST_REPLY = 1 << 20
+_LARGEST_LIST = 32 << 20
+
+# Headers that decide something later; the rest of a reply's headers is kept for `with_raw_response` alone.
+_USER_AGENT = f"kling-async/{__version__} python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+
+
+@frozen(kw_only=True)
+class Connection:
+    """How to reach the service: *proxy* is a URL, *connections* the most sockets of one account at once."""
+
+    base_url: str
+    proxy: str | None = field(default=None, repr=False)
+    trust_env: bool = True
+    connections: int = 128
+
+
+@define(eq=False)
+class Session:
+    """
+    Sends requests of one account over its own aiohttp session, or over a *borrowed* one that is never closed.
+
+    Belongs to the event loop of its first call.
+    """
+
+    _connection: Connection
+    _borrowed: aiohttp.ClientSession | None = field(default=None, repr=False)
+    _own: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
+    requests: int = field(default=0, init=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a session of our own is open."""
+        return self._own is not None
+
+    async def send(self, request: Request, token: str, timeouts: Timeouts) -> Reply:
+        """
+        Send *request* once and return the reply, whatever it says.
+
+        Raises `TransportError` (with *sent*), `RequestTimeout`, `MalformedReply` for one over the cap, `ConfigError`
+        for certificates, proxies and addresses that cannot work, and `InvalidJob` if a picture changed meanwhile.
+        """
+        payload = BodyPayload(request.body) if request.body else None
+        limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
+        # A listing or a look-up that is repeated does no harm, so for those *sent* needs no knowing.
+        self.requests += 1
+        with _translated(payload, limit):
+            async with self._opened().request(
+                request.method,
+                self._url(request),
+                data=payload,
+                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+                allow_redirects=False,
+                proxy=self._connection.proxy,
+                timeout=aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect),
+            ) as response:
+                body = await _read(response, _LARGEST_LIST if request.query else _LARGEST_REPLY)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(status=response.status, headers=headers, body=body)
+
+    async def aclose(self) -> None:
+        """Close the session if it is ours; safe to call again."""
+        if self._own is not None:
+            own, self._own = self._own, None
+            await own.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._borrowed is not None:
+            return self._borrowed
+        if self._own is None:
+            self._own = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connection.connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": _USER_AGENT, "Accept": "application/json"},
+                trust_env=self._connection.trust_env,
+            )
+        return self._own
+
+    def _url(self, request: Request) -> URL:
+        url = URL(self._connection.base_url + request.path, encoded=True)
+        return url.with_query(request.query) if request.query else url
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > most:
+            response.close()
+            raise MalformedReply(
+                f"expected a reply of at most {most:,} bytes, found a larger one", response.status
+            )
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+@contextmanager
+def _translated(payload: BodyPayload | None, limit: float) -> Iterator[None]:
+    """Turn what aiohttp raises into our errors; the class of its exception never decides whether the request left."""
+    try:
+        yield
+    except KlingError:
+        raise
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+        if payload is not None and payload.fault is not None:
+            raise payload.fault from None
+        # Errors with a status hold the request's headers, and with them the token, so they are not chained.
+        cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+        raise _meaning(error, sent=payload is not None and payload.began, limit=limit) from cause
+
+
+def _meaning(error: Exception, *, sent: bool, limit: float) -> KlingError:
+    if isinstance(error, aiohttp.InvalidURL):
+        return ConfigError(f"the address {error.url} cannot be used; check the base URL")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
+        return ConfigError(
+            f"the certificate of {_host(error)} is not accepted; check the base URL, the proxy and the CA"
+        )
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        hint = "; put its credentials into the proxy's URL" if error.status == 407 else ""
+        return ConfigError(f"the proxy refused the connection (HTTP {error.status}){hint}")
+    if isinstance(error, asyncio.TimeoutError):
+        phase = (
+            "the connection was not ready in time"
+            if _connecting(error)
+            else f"no whole answer within {limit:g} s"
+        )
+        return RequestTimeout(phase, sent)
+    if isinstance(error, aiohttp.ClientConnectorError) and not sent:
+        return TransportError(f"cannot connect to {_host(error)} ({_reason(error)})", sent=False)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return TransportError("the answer is no HTTP that can be read", sent)
+    return TransportError(f"the connection broke ({_reason(error)})", sent)
+
+
+def _connecting(error: Exception) -> bool:
+    return isinstance(error, aiohttp.ConnectionTimeoutError)
+
+
+def _host(error: Exception) -> str:
+    host, port = getattr(error, "host", None), getattr(error, "port", None)
+    return f"{host}:{port}" if host else "the service"
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "os_error", None) or error.__cause__ or error
+    if isinstance(inner, ssl.SSLError):
+        return f"TLS: {inner.reason or 'handshake failed'}"
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    return str(inner) or type(inner).__name__

@@ -1,0 +1,252 @@
+"""
+A service and a poller in virtual time: what a `PollBook` costs and how soon it sees, for any durations.
+
+No sleeping, no sockets: a heap of events. The list is newest first unless told otherwise, holds the tasks of other
+programs too, and may leave out, repeat, shuffle or shift what it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+from typing import Literal
+
+from attrs import Factory, define, frozen
+
+from kling_async.protocol.polling import Glance, PollBook, Turn
+
+Draw = Callable[[Random, float], float]  # duration of a task that starts at a time
+
+
+def constant(seconds: float) -> Draw:
+    return lambda _dice, _now: seconds
+
+
+def lognormal(seconds: float, sigma: float = 0.25) -> Draw:
+    return lambda dice, _now: seconds * dice.lognormvariate(0.0, sigma)
+
+
+def bimodal(quick: float, slow: float, share: float = 0.1) -> Draw:
+    return lambda dice, _now: (
+        quick * dice.uniform(0.9, 1.1) if dice.random() < share else slow * dice.lognormvariate(0.0, 0.1)
+    )
+
+
+def drifting(seconds: float, over: float, factor: float = 3.0) -> Draw:
+    """From *seconds* to *factor* times that in the time *over*."""
+    return lambda dice, now: seconds * factor ** min(1.0, now / over) * dice.lognormvariate(0.0, 0.1)
+
+
+@frozen(kw_only=True)
+class World:
+    """How the service behaves."""
+
+    durations: Draw
+    in_flight: int
+    jobs: int
+    latency: float = 0.02
+    readers: int = 1  # pages asked at the same time
+    foreign_per_job: float = 0.0  # tasks of other programs for each of ours
+    order: Literal["newest", "oldest", "shuffled"] = "newest"
+    hidden: float = 0.0  # share of a page's tasks that it leaves out
+    repeated: float = 0.0  # share that it shows twice
+    failing: float = 0.0  # share of requests without an answer
+    stamps: bool = True  # whether the times the service tells are right
+    seed: int = 1
+
+
+@define(eq=False)
+class Report:
+    """What happened."""
+
+    world: World
+    requests: int = 0
+    gets: int = 0
+    pages: int = 0
+    ended: int = 0
+    delays: list[float] = Factory(list)
+    relatives: list[float] = Factory(list)
+    intervals: list[float] = Factory(list)
+    seen: set[str] = Factory(set)
+    wakes: int = 0
+    until: float = 0.0
+    get_times: list[float] = Factory(list)
+
+    @property
+    def per_job(self) -> float:
+        """Requests for each job, its create included."""
+        return 1 + self.requests / max(1, self.ended)
+
+    @property
+    def interval(self) -> float:
+        return sum(self.intervals) / len(self.intervals)
+
+    def relative(self, share: float | None = None) -> float:
+        """Delay in intervals as they were when it was seen: the mean, or the quantile at *share*."""
+        delays = sorted(self.relatives)
+        return sum(delays) / len(delays) if share is None else delays[int(share * (len(delays) - 1))]
+
+
+@define(eq=False)
+class Simulation:
+    """Keep *in_flight* tasks running until *jobs* have ended, asking what the book plans."""
+
+    world: World
+    book: PollBook
+    now: float = 0.0
+    _events: list[tuple[float, int, Callable[[], None]]] = Factory(list)
+    _order: Iterator[int] = Factory(count)
+    _listed: list[str] = Factory(list)
+    _ends: dict[str, tuple[float, float]] = Factory(dict)  # beginning and end
+    _started: int = 0
+    _foreign: float = 0.0
+    _wake: float | None = None
+    _chain: list[int] = Factory(list)
+    _size: int = 500
+    report: Report = None  # type: ignore[assignment]  # set at once
+    dice: Random = None  # type: ignore[assignment]  # set at once
+
+    def __attrs_post_init__(self) -> None:
+        self.report = Report(self.world)
+        self.dice = Random(self.world.seed)
+
+    def at(self, time: float, act: Callable[[], None]) -> None:
+        heappush(self._events, (time, next(self._order), act))
+
+    def run(self) -> Report:
+        for number in range(self.world.in_flight):
+            # Creates take a moment each, so the tasks are not born at once.
+            self.at(number * 0.002, self._create)
+        self.at(0.0, self._plan)
+        while self._events and self.report.ended < self.world.jobs:
+            self.now, _, act = heappop(self._events)
+            act()
+        self.report.until = self.now
+        return self.report
+
+    def _create(self) -> None:
+        if self._started >= self.world.jobs:
+            return
+        self._foreign += self.world.foreign_per_job
+        while self._foreign >= 1.0:
+            self._foreign -= 1.0
+            self._listed.append(f"foreign-{len(self._listed)}")
+        name = f"task-{self._started}"
+        self._started += 1
+        self._listed.append(name)
+        self._ends[name] = (self.now, self.now + self.world.durations(self.dice, self.now))
+        due = self.book.watch(name, self.now)
+        if self._wake is None or due < self._wake:
+            self._wake_at(due)
+
+    def _wake_at(self, time: float) -> None:
+        self._wake = time
+        self.at(time, lambda: self._plan() if self._wake == time else None)
+
+    def _plan(self) -> None:
+        self.report.wakes += 1
+        turn: Turn = self.book.plan(self.now, self.dice.random())
+        self._wake = None
+        if turn.wake_at is not None:
+            self._wake_at(turn.wake_at)
+        if turn.pages:
+            self.report.intervals.append(self.book.interval)
+            self._chain, self._size = list(turn.pages), turn.page_size
+            for _ in range(min(self.world.readers, len(self._chain))):
+                self._ask_page()
+        if turn.gets:
+            self.report.intervals.append(self.book.interval)
+            self.report.get_times += [self.now] * len(turn.gets)
+        for name in turn.gets:
+            self._ask_task(name)
+
+    def _lost(self, what: str | int) -> bool:
+        self.report.requests += 1
+        if self.dice.random() >= self.world.failing:
+            return False
+        self.at(
+            self.now + self.world.latency,
+            lambda: self._answered(lambda: self.book.no_answer(what, self.now, self.dice.random())),
+        )
+        return True
+
+    def _answered(self, tell: Callable[[], None]) -> None:
+        tell()
+        self._plan()
+
+    def _ask_task(self, name: str) -> None:
+        self.report.gets += 1
+        if self._lost(name):
+            return
+        begin, end = self._ends[name]
+        ended = end <= self.now + self.world.latency / 2
+        seconds = self._seconds(begin, end)
+
+        def tell() -> None:
+            if self.book.saw_task(name, ended, self.now, seconds=seconds):
+                self._ended(name)
+
+        self.at(self.now + self.world.latency, lambda: self._answered(tell))
+
+    def _ask_page(self) -> None:
+        page = self._chain.pop(0)
+        self.report.pages += 1
+        if self._lost(page):
+            if self._chain:
+                self.at(self.now + self.world.latency, self._ask_page)
+            return
+
+        # The service reads its list half-way between the request and the answer.
+        def read() -> None:
+            glances = self._page(page)
+            self.at(self.now + self.world.latency / 2, lambda: self._saw(page, glances))
+
+        self.at(self.now + self.world.latency / 2, read)
+
+    def _saw(self, page: int, glances: list[Glance]) -> None:
+        seen = self.book.saw_page(page, glances, self.now)
+        for name in seen.ended:
+            self._ended(name)
+        if seen.next_page is not None:
+            self._chain.append(seen.next_page)
+        if self._chain:
+            self._ask_page()
+        else:
+            self._plan()
+
+    def _page(self, page: int) -> list[Glance]:
+        first = (page - 1) * self._size
+        total = len(self._listed)
+        match self.world.order:
+            case "newest":
+                names = [
+                    self._listed[at]
+                    for at in range(total - 1 - first, max(-1, total - 1 - first - self._size), -1)
+                ]
+            case "oldest":
+                names = self._listed[first : first + self._size]
+            case "shuffled":
+                names = self.dice.sample(self._listed, total)[first : first + self._size]
+        shown = []
+        for name in names:
+            begin, end = self._ends.get(name, (0.0, 0.0))
+            glance = Glance(name, end <= self.now, self._seconds(begin, end))
+            if self.world.hidden and self.dice.random() < self.world.hidden:
+                glance = Glance("foreign", True, 1.0)
+            shown.append(glance)
+            if self.world.repeated and self.dice.random() < self.world.repeated:
+                shown.append(glance)
+        return shown[: max(len(names), 0)]
+
+    def _seconds(self, begin: float, end: float) -> float | None:
+        return end - begin if self.world.stamps and end <= self.now + self.world.latency else None
+
+    def _ended(self, name: str) -> None:
+        assert name not in self.report.seen, "a task ended twice"
+        self.report.seen.add(name)
+        self.report.ended += 1
+        self.report.delays.append(self.now - self._ends[name][1])
+        self.report.relatives.append(self.report.delays[-1] / self.book.interval)
+        self.at(self.now + 0.001, self._create)
