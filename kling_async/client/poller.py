@@ -167,7 +167,7 @@ class Poller:
     async def _ask(self, desk: _Desk, asked: str) -> Task:
         envelope = await desk.link.drive(exchange(find_request(desk.path, asked)), self._timeouts)
         task = read_task(envelope.data, request_id=envelope.request_id)
-        if asked not in {task.task_id, task.external_task_id}:
+        if not task.answers(asked):
             raise _NotThisOne(f"expected task {asked}, found {task.task_id}", 200, envelope.request_id)
         return task
 
@@ -179,7 +179,8 @@ class Poller:
                 row.release()
                 row.lose(error)
             return
-        if isinstance(error, AuthError | AccountError):
+        # Without a code it is the page of a gateway, which knows nothing of the account.
+        if isinstance(error, AuthError | AccountError) and error.code:
             self._give_up(desk, error)
             return
         _log.debug("no answer about %s: %s", asked, error)
