@@ -101,6 +101,13 @@ class Poller:
             elif desk.book.ended(task.task_id, now):
                 self._end(desk, task.task_id, task)
 
+    def close(self, error: KlingError) -> None:
+        """Tell everybody who waits that nothing more will be learned."""
+        for desk in self._desks.values():
+            for row in desk.rows.values():
+                row.lose(error)
+            desk.rows.clear()
+
     @property
     def watching(self) -> int:
         """How many tasks are looked after."""
@@ -240,19 +247,22 @@ class Poller:
 
     async def _look_again(self, desk: _Desk, row: Tracked, task: Task) -> None:
         """Ask some more times for pictures that may come late; the task's slots are free already."""
-        for _ in range(_LATE_LOOKS):
-            await self._clock.sleep(2 * self._timeouts.settle)
-            try:
-                again = await self._ask(desk, task.task_id)
-            except KlingError as error:
-                _log.debug("no answer about the pictures of %s: %s", task.task_id, error)
-                continue
-            task = again if again.ended and len(again.images) >= len(task.images) else task
-            if len(task.images) >= row.expected:
-                break
-        else:
-            _log.warning("task %s shows %s of %s pictures", task.task_id, len(task.images), row.expected)
-        self._finish(desk, row, task)
+        try:
+            for _ in range(_LATE_LOOKS):
+                await self._clock.sleep(2 * self._timeouts.settle)
+                try:
+                    again = await self._ask(desk, task.task_id)
+                except KlingError as error:
+                    _log.debug("no answer about the pictures of %s: %s", task.task_id, error)
+                    continue
+                task = again if again.ended and len(again.images) >= len(task.images) else task
+                if len(task.images) >= row.expected:
+                    break
+            else:
+                _log.warning("task %s shows %s of %s pictures", task.task_id, len(task.images), row.expected)
+        finally:
+            # Also when the client closes: who waits gets what there is.
+            self._finish(desk, row, task)
 
     def _finish(self, desk: _Desk, row: Tracked, task: Task) -> None:
         if not task.external_task_id and row.external_task_id:
