@@ -139,13 +139,15 @@ class Runner:
             await self._party.quiet()
         with anyio.CancelScope(shield=True):
             await self._source.aclose()
+        # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
+        self._runs.clear()
         self._harvest.abandon()
         if self._folder is not None:
             self._folder.close()
         self.counts.finish()
         self.outbox.close()
 
-    def stop(self, error: KlingError | None = None) -> None:
+    def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
         self.error = self.error or error
         if not self._stopping:
@@ -191,7 +193,12 @@ class Runner:
                 await self._room.wait()
             if self._stopping or self.counts.complete:
                 return None
-            entry = await anext(self._source, None)
+            try:
+                entry = await anext(self._source, None)
+            except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything
+                # What runs is paid for, so it is collected before whoever iterates is told.
+                self.stop(error)
+                return None
             if entry is None:
                 self.counts.complete = True
                 return None
