@@ -60,10 +60,11 @@ class JobLine:
 
 @frozen(kw_only=True)
 class Failure:
-    """A job that failed, with what the error says to do."""
+    """A job that failed: *message* says it all, *short* is the code and what to do."""
 
     key: str
     message: str
+    short: str
 
 
 @frozen(kw_only=True)
@@ -119,12 +120,26 @@ class Board:
     _images_ended: int = field(default=0, init=False)
     _slot_seconds: float = field(default=0.0, init=False)
     _slots_finished: int = field(default=0, init=False)
+    _changes: dict[type, Callable[[Any], None]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._changes = {
+            Waiting: self._waits,
+            Submitted: self._submitted,
+            Refused: self._refused,
+            Retried: self._retried,
+            Recovered: self._found,
+            Polled: self._polled,
+            Finished: self._finished,
+            Saved: self._kept,
+            LaneStopped: self._stopped,
+        }
 
     def see(self, event: Event) -> None:
         """Note *event*."""
-        note = _NOTES.get(type(event))
-        if note is not None:
-            note(self, event)
+        change = self._changes.get(type(event))
+        if change is not None:
+            change(event)
 
     def end(self, outcome: Outcome) -> None:
         """Note that a job ended."""
@@ -132,7 +147,13 @@ class Board:
         if isinstance(outcome, Succeeded | Failed) and outcome.job is not None:
             self._images_ended += outcome.job.n
         if isinstance(outcome, Failed):
-            self._failures.append(Failure(key=outcome.key, message=str(outcome.error)))
+            error = outcome.error
+            short = (
+                f"{error.code}: {error.remedy or error.message}"
+                if isinstance(error, ApiError)
+                else str(error)
+            )
+            self._failures.append(Failure(key=outcome.key, message=str(error), short=short))
 
     @property
     def left_running(self) -> list[str]:
@@ -179,6 +200,8 @@ class Board:
         task's length at the start of a run and by more at its end.
         """
         if self.images is None or not self._slots_finished or statistics.slot_utilisation is None:
+            return None
+        if statistics.done == self.total:
             return None
         each = self._slot_seconds / self._slots_finished
         running = [job for job in self._jobs.values() if job.status in {"processing", "recovered"}]
@@ -254,16 +277,3 @@ def _line(key: str, job: _Job, now: float) -> JobLine:
         note=job.note,
         task_id=job.task_id,
     )
-
-
-_NOTES: dict[type, Callable[[Board, Any], None]] = {
-    Waiting: Board._waits,
-    Submitted: Board._submitted,
-    Refused: Board._refused,
-    Retried: Board._retried,
-    Recovered: Board._found,
-    Polled: Board._polled,
-    Finished: Board._finished,
-    Saved: Board._kept,
-    LaneStopped: Board._stopped,
-}

@@ -113,7 +113,7 @@ async def _demo(folder: Path, voice: Voice) -> int:
     code = _code(ending)
     if voice.json:
         voice.emit(summary(ending, folder) | {"exit_code": code})
-    _say_end(folder, ending, whole, twice=accepted - _made(ending), voice=voice)
+    _say_end(folder, ending, whole, twice=accepted - _made(ending), earlier=planned.done, voice=voice)
     return code
 
 
@@ -135,25 +135,32 @@ def _planned(failed: Failed) -> bool:
     return marked and isinstance(failed.error, ContentRefusal)
 
 
-def _say_end(folder: Path, ending: Ending, whole: Estimate, *, twice: int, voice: Voice) -> None:
+def _say_end(
+    folder: Path, ending: Ending, whole: Estimate, *, twice: int, earlier: int, voice: Voice
+) -> None:
     stats = ending.statistics
     voice.say()
     voice.say(
         f"{stats.succeeded} of {plural(stats.succeeded + stats.failed, 'job')} done, "
-        f"{plural(stats.images, 'image')} in {duration(stats.seconds)}, {stats.failed} failed, "
-        f"{twice} sent twice, slots {stats.slot_utilisation or 0:.0%} used, "
-        f"{float(stats.units):,.0f} units ≈ {dollars(stats.units)} emulated",
+        f"{plural(stats.images, 'image')} in {duration(stats.seconds)}, {stats.failed} failed, {twice} sent twice",
         bold=True,
     )
+    voice.say(
+        f"{float(stats.units):,.0f} units ≈ {dollars(stats.units)} (emulated), "
+        f"slots {stats.slot_utilisation or 0:.0%} used"
+    )
+    if earlier:
+        voice.say(f"{plural(earlier, 'job')} had been done by an earlier run")
     for failed in ending.failed:
         why = "planned refusal: " if _planned(failed) else ""
         voice.say(f"  {failed.key}: {why}{failed.error}")
     lines: list[tuple[str, Any]] = [
-        ("pictures", f"{folder / 'images'}      each job's images, <key>_<index>.png"),
-        ("results", f"{folder / 'results.jsonl'}      a line for each job"),
-        ("again", f"kling-async demo {folder}      only what is not done"),
-        ("python", f"python {folder / 'run.py'}      the same in 20 lines"),
-        ("for real", f"export KLING_API_KEY=…  &&  kling-async run {folder / 'jobs.jsonl'} -o kling-real"),
+        ("pictures", f"{folder / 'images'}"),
+        ("results", f"{folder / 'results.jsonl'}  (a line for each job)"),
+        ("again", f"kling-async demo {folder}  (only what is not done)"),
+        ("python", f"python {folder / 'run.py'}  (the same in 20 lines)"),
+        ("for real", "export KLING_API_KEY=…"),
+        ("", f"kling-async run {folder / 'jobs.jsonl'} -o kling-real"),
         ("", f"would cost {whole.cost()}"),
     ]
     for name, text in lines:

@@ -32,13 +32,13 @@ def render(shot: Snapshot, *, width: int, height: int, emulated: bool = False, p
     lines = [_jobs(shot, width, plain=plain), _slots(shot, plain=plain), _money(shot, emulated=emulated)]
     room = height - _HEAD_LINES - 1
     failures = shot.failures[-max(1, min(8, room // 5)) :] if room > 4 else ()
-    room -= len(failures) + (1 if failures else 0)
-    shown = shot.jobs[: max(0, room - 2)]
-    if shown:
-        lines += _table(shown, len(shot.jobs) - len(shown), width)
+    room -= len(failures) + (1 if failures else 0) + 2
+    told = [job for job in shot.jobs if job.status != "waiting" or job.note]
+    if told and room > 0:
+        lines += _table(told[:room], shot, width)
     if failures:
         lines.append(Text(" failed", style="bold red"))
-        lines += [Text.assemble("   ", (failure.key, "red"), "  ", failure.message) for failure in failures]
+        lines += [Text.assemble("   ", (failure.key, "red"), "  ", failure.short) for failure in failures]
     for line in lines:
         line.no_wrap = True
         line.truncate(width, overflow="ellipsis")
@@ -87,20 +87,19 @@ def _slots(shot: Snapshot, *, plain: bool) -> Text:
 
 def _money(shot: Snapshot, *, emulated: bool) -> Text:
     units = f"{shot.units:,.0f}" if shot.units == int(shot.units) else f"{shot.units:,.2f}"
-    budget = f" of {shot.budget:,}" if shot.budget is not None else ""
-    worth = f"≈ {dollars(shot.units)}{' (emulated)' if emulated else ''}"
-    left = "" if shot.eta is None else f"about {duration(round(shot.eta))} left"
+    budget = f"/{shot.budget:,}" if shot.budget is not None else ""
+    worth = f"≈ {dollars(shot.units)}{' emulated' if emulated else ''}"
+    left = f", about {duration(round(shot.eta))} left" if shot.eta else ""
     return Text.assemble(
         (" spent ", "bold"),
-        f"{units}{budget} units {worth}   pictures {shot.images:,}   {duration(shot.seconds)}   ",
+        f"{units}{budget} units {worth}   pictures {shot.images:,}   {duration(shot.seconds)}",
         (left, "bold"),
     )
 
 
-def _table(jobs: tuple[JobLine, ...], hidden: int, width: int) -> list[Text]:
+def _table(jobs: list[JobLine], shot: Snapshot, width: int) -> list[Text]:
     keys = max(3, min(max(cell_len(job.key) for job in jobs), max(12, width // 4)))
-    more = f"   and {hidden:,} more" if hidden else ""
-    lines = [Text(f"   {'job':<{keys}}  {'status':<10}  n      age  note{more}", style="dim")]
+    lines = [Text(f"   {'job':<{keys}}  {'status':<10}  n      age  note", style="dim")]
     for job in jobs:
         key = Text(job.key)
         key.truncate(keys, overflow="ellipsis", pad=True)
@@ -108,6 +107,9 @@ def _table(jobs: tuple[JobLine, ...], hidden: int, width: int) -> list[Text]:
         lines.append(
             Text.assemble("   ", key, "  ", status, f"  {job.slots}  {duration(job.age):>7}  ", job.note)
         )
+    hidden = len(shot.jobs) - len(jobs)
+    if hidden:
+        lines.append(Text(f"   and {hidden:,} more, most of them waiting for a free slot", style="dim"))
     return lines
 
 

@@ -41,13 +41,17 @@ class NoView:
 
     every = 5.0
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Do nothing."""
 
-    def show(self, shot: Snapshot) -> None: ...
+    def show(self, shot: Snapshot) -> None:
+        """Do nothing."""
 
-    def note(self, key: str, text: str) -> None: ...
+    def note(self, key: str, text: str) -> None:
+        """Do nothing."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Do nothing."""
 
 
 class PlainView:
@@ -73,7 +77,8 @@ class PlainView:
                 f"  failed: {shot.failed - self._failed - fresh} more, see results.jsonl", colour="red"
             )
         self._failed = shot.failed
-        self._voice.say(plain_line(shot, emulated=self._emulated))
+        if shot.done or shot.running or shot.seconds > 1:
+            self._voice.say(plain_line(shot, emulated=self._emulated))
 
     def note(self, key: str, text: str) -> None:
         """Write what happened, the same thing of the same job once."""
