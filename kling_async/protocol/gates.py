@@ -113,7 +113,11 @@ class Gate:
         self.rate = max(_SLOWEST, self.rate / 2)
 
     def widen(self) -> None:
-        """Add to the rate after an accepted create, about a twentieth of the old peak per second; at twice the peak, open."""
+        """
+        Add to the rate after an accepted create: about a twentieth of the old peak for each second.
+
+        At twice the old peak the gate stands open again.
+        """
         if self.rate is None:
             return
         self.rate += min(self.rate, max(0.1, self._peak / 20) / self.rate)

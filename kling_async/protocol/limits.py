@@ -90,13 +90,13 @@ class Estimate:
     The believed limit of one lane.
 
     Up to *proven* slots were seen to be held at once; a create that goes beyond is *risky*, and few of those may be
-    unanswered at a time. A learned limit is "ramping" until its first refusal: whenever it is full, the next ticket raises it.
-    After a refusal one ticket at a time may stretch it, after a quiet period that doubles with each refusal; a
+    unanswered at a time. A learned limit is "ramping" until its first refusal: whenever it is full, the next ticket
+    raises it. After a refusal one ticket may stretch it, after a quiet period that doubles with each refusal; a
     stretched limit that lives through such a period may next be stretched by twice as many tickets.
 
     A refusal of a heavy ticket says only that the sum was too much. What was proven below that sum is not
-    contradicted, so up to *hope* the limit comes back without a quiet period, as soon as a ticket makes use of it. The
-    sum itself is a wall: a ticket that alone weighs as much waits for a quiet period, and lighter ones pass it.
+    contradicted, so up to *hope* the limit comes back without a quiet period, as soon as a ticket makes use of it.
+    The sum itself is a wall: a ticket that alone weighs as much waits for a quiet period, and lighter ones pass it.
     """
 
     source: Limit

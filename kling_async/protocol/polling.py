@@ -127,18 +127,20 @@ class PollBook:
         """
         Watch a task that exists, and return when it is due: plan then, unless a plan is due before.
 
-        *age* is the time since its create, if that was not just now. Nothing changes for a task that is watched already.
+        *age* is the time since its create began; a task that may have ended already is due at once. Nothing
+        changes for a task that is watched already.
         """
         row = self._rows.get(task_id)
         if row is not None:
             return row.due
         if not self._rows:
             self._began = now
-        fresh = age <= 0.0
         self._listing.advance(now)
+        first = self._durations.next_look(0.0, self.interval)
+        fresh = age < first
         row = Row(task_id, now - age, fresh, self._listing.enter() if fresh else None)
         self._rows[task_id] = row
-        wait = min(self._durations.next_look(0.0, self.interval), self._pace.max_interval) if fresh else 0.0
+        wait = min(first - age, self._pace.max_interval) if fresh else 0.0
         self._board.wheel.put(row, now + wait)
         return row.due
 
@@ -339,8 +341,6 @@ class PollBook:
         # All that could be done now is done; the floor keeps rounding from making a plan that wakes up for nothing.
         return max(now + self._hint_spacing / 20, min(times))
 
-    # Sweeps.
-
     def _close_if_read(self, sweep: Sweep, now: float) -> None:
         if sweep.pages:
             return
@@ -354,8 +354,6 @@ class PollBook:
         for row in missing:
             alone = not sweep.broken and self._hidden.miss(row.task_id)
             self._board.move(row, self._board.queue if few or alone else self._board.ready)
-
-    # Rows.
 
     @property
     def _hint_spacing(self) -> float:

@@ -22,7 +22,7 @@ class Row:
 
     task_id: str
     born: float
-    fresh: bool  # its create was seen, so *born* is its true beginning
+    fresh: bool  # watched before its first look was due, so that look tells how long it took
     mark: float | None  # its place in the list, see `listing`
     due: float = -inf
     entry: int = -1

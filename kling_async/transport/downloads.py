@@ -105,13 +105,13 @@ async def save_picture(
     try:
         async with aclosing(_fetch(session, url, rules)) as chunks:
             rest = await _write_blocks(chunks, part, shown)
-        with _translated(shown), _on_disk(shown):
+        with _translated(shown), _on_disk(shown, part.folder):
             saved = await _in_thread(part.finish, rest, partial(_check_header, rules=rules, shown=shown))
         assert saved is not None  # it was not discarded
         return saved
     finally:
         if not part.ended:
-            with anyio.CancelScope(shield=True), _on_disk(shown):
+            with anyio.CancelScope(shield=True), _on_disk(shown, part.folder):
                 await _in_thread(part.discard)
 
 
@@ -123,7 +123,7 @@ async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str
         held.append(chunk)
         size += len(chunk)
         if size >= _BLOCK:
-            with _on_disk(shown):
+            with _on_disk(shown, part.folder):
                 await _in_thread(part.write, held)
             held, size = [], 0
     return held
@@ -274,7 +274,7 @@ def _safe(error: Exception) -> Exception | None:
 
 
 @contextmanager
-def _on_disk(shown: str) -> Iterator[None]:
+def _on_disk(shown: str, folder: Path) -> Iterator[None]:
     """Turn what the file system raises into DownloadError with the file's name."""
     try:
         yield
@@ -283,9 +283,9 @@ def _on_disk(shown: str) -> Iterator[None]:
         raise DownloadError(message, shown) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise DownloadError(
-            f"the picture could not be written to {error.filename or 'its file'}: {reason}", shown, local=True
-        ) from error
+        where = error.filename if isinstance(error.filename, str) else folder
+        message = f"the picture could not be written to {where}: {reason}"
+        raise DownloadError(message, shown, local=True) from error
 
 
 async def _in_thread(function: Callable[..., _T], *args: Any) -> _T:

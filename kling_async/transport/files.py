@@ -69,7 +69,7 @@ class PartFile:
     A cancelled wait leaves its thread running, so every step holds *_lock*, and after *discard()* none has any effect.
     """
 
-    _folder: Path
+    folder: Path
     _stem: str
     _file: BinaryIO | None = None
     _path: Path = field(init=False)
@@ -79,7 +79,7 @@ class PartFile:
     _lock: threading.Lock = Factory(threading.Lock)
 
     def __attrs_post_init__(self) -> None:
-        self._path = self._folder / f"{self._stem}.{secrets.token_hex(4)}.part"
+        self._path = self.folder / f"{self._stem}.{secrets.token_hex(4)}.part"
 
     @property
     def ended(self) -> bool:
@@ -108,7 +108,7 @@ class PartFile:
             check(header)
             os.fsync(file.fileno())
             file.close()
-            final = self._folder / f"{self._stem}.{EXTENSIONS[header.format]}"
+            final = self.folder / f"{self._stem}.{EXTENSIONS[header.format]}"
             saved = SavedFile(
                 path=final, size=self._size, sha256=self._digest.hexdigest(), format=header.format
             )
@@ -119,7 +119,7 @@ class PartFile:
                     raise OtherFileExists(errno.EEXIST, "another file has this name", str(final)) from None
                 self._path.unlink()
             else:
-                _sync_folder(self._folder)
+                _sync_folder(self.folder)
             self._ended = True
             return saved
 
@@ -133,7 +133,7 @@ class PartFile:
 
     def _append(self, blocks: Iterable[bytes]) -> BinaryIO:
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._file = os.fdopen(os.open(self._path, _CREATE, 0o666), "w+b", buffering=0)
         for block in blocks:
             _write_all(self._file, block)

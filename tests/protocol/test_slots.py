@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+
 import pytest
 
 from kling_async.errors import InvalidJob
@@ -332,3 +335,45 @@ def test_repr_tells_the_state() -> None:
         "<Lane probing, 5 of 5 slots held by 3, 0 waiting, 1 refusals>",
         "<Lane stopped, 5 of 5 slots held by 3, 0 waiting, 1 refusals>",
     ]
+
+
+def calls_of_one_cycle(waiting: int) -> int:
+    """Count the function calls of ask, grant, accepted and release beside *waiting* other tickets."""
+    lane = filled(9, 5)
+    ask(lane, *(1 + number % 9 for number in range(waiting)))
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    sys.setprofile(count)
+    try:
+        lane.ask("last", 1, 0.0)
+        granted, _ = lane.grant(0.0)
+        lane.accepted(granted[0], 0.0)
+        lane.release(granted[0], 0.0)
+        lane.grant(0.0)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_the_length_of_the_queue_costs_nothing() -> None:
+    """A cycle makes exactly as many calls beside ten thousand waiting tickets as beside a hundred."""
+    assert calls_of_one_cycle(100) == calls_of_one_cycle(10_000)
+
+
+def test_parties_that_are_gone_are_forgotten() -> None:
+    """A web application may name a party for each caller: nothing stays of those who left, however they left."""
+    lane = filled(5)
+    for number in range(100):
+        lane.ask(number, 1, 0.0, party=number)
+        if number % 2:
+            lane.withdraw(number, 0.0)
+        for ticket in lane.grant(0.0)[0]:
+            lane.release(ticket, 0.0)
+
+    level = lane._lines.party(0, "new").level
+
+    assert list(level.parties) == ["new"]

@@ -51,7 +51,8 @@ def test_a_refusal_lowers_the_limit_to_what_is_held_and_returns_the_ticket_to_th
 def test_cool_downs_double_with_jitter_from_one_second_to_sixty(dice: float, delays: list[float]) -> None:
     """While everything is refused, one create leaves at the end of each cool-down and no other."""
     lane = running(0, limit=Limit.fixed(5))
-    now, seen = 0.0, []
+    now = 0.0
+    seen: list[float] = []
     lane.ask("probe", 1, now, priority=1)
 
     (first, *others), _ = lane.grant(now)
@@ -139,12 +140,12 @@ def test_refused_tickets_return_in_their_old_order() -> None:
     """Whatever the order of the answers, who asked first is first again."""
     lane = running(2, limit=Limit.fixed(5))
     lane.grant(0.0)
-    for ticket in (1, 0, 2):
-        lane.refused(ticket, 0.0, dice=0.0)
+    for number in (1, 0, 2):
+        lane.refused(number, 0.0, dice=0.0)
     for number in range(2):
         lane.release(f"r{number}", 1.0)
 
-    order = []
+    order: list[object] = []
     while len(order) < 4:
         granted, _ = lane.grant(2.0)
         order += granted
@@ -211,7 +212,7 @@ def test_a_lowered_limit_is_probed_again_after_a_turn_of_the_lane() -> None:
     """One ticket goes beyond the limit after as many slots were released as the lane has; success raises it."""
     lane = running(4, limit=Limit.fixed(6))
     refuse(lane, 0.0)
-    done = []
+    done: list[object] = []
     for number in range(5):
         lane.release(f"r{number}" if number < 4 else done.pop(0), 1.0)
         granted, _ = lane.grant(1.0)
@@ -262,7 +263,7 @@ def test_a_learned_limit_rises_whenever_it_is_full_until_the_first_refusal() -> 
         granted, _ = lane.grant(0.0)
         under_way.append(len(granted))
         for ticket in granted:
-            if lane.in_flight <= 20 or ticket < 20:
+            if isinstance(ticket, int) and ticket < 20:
                 lane.accepted(ticket, 0.0)
             else:
                 lane.refused(ticket, 0.0, dice=0.0)
@@ -412,3 +413,83 @@ def test_a_service_that_is_down_is_asked_by_one_create_at_a_time() -> None:
     assert lane.grant(2.0) == ([0], None)
     lane.accepted(0, 2.1)
     assert lane.grant(2.1)[0] == [1, 2, 3]
+
+
+def test_a_probe_never_passes_the_ceiling() -> None:
+    """A lane of nine that holds eight sends nothing heavier than one slot, however long it has been quiet."""
+    lane = Lane(Limit.known(9))
+    lane.adopt("r0", 8, 0.0)
+    lane.ask("light", 1, 0.0)
+    refuse(lane, 0.0)
+    lane.withdraw("light", 0.0)
+    lane.ask("heavy", 2, 0.0)
+
+    assert lane.grant(10_000.0) == ([], None)
+
+
+def test_a_late_acceptance_does_not_end_a_cool_down() -> None:
+    """A create sent before the refusal says nothing about now; its slots are held all the same."""
+    lane = running(2, limit=Limit.fixed(5))
+    lane.grant(0.0)
+    lane.refused(0, 0.0, dice=1.0)
+
+    lane.accepted(1, 0.5)
+
+    assert lane.grant(0.5) == ([], 2.0)
+    assert lane.refused_since == 0.0
+
+
+def test_an_accepted_probe_makes_the_next_pause_short_again() -> None:
+    """Backoff counts refusals in a row; one success starts it anew."""
+    lane = running(3, limit=Limit.fixed(3), waiting=10)
+    for number in range(2):
+        lane.release(f"r{number}", 0.0)
+        refuse(lane, number * 10.0, dice=1.0)
+        lane.grant(number * 10.0)
+    lane.release("r2", 30.0)
+    (probe, *_), _ = lane.grant(30.0)
+    lane.accepted(probe, 30.0)
+    lane.release(probe, 31.0)
+
+    refuse(lane, 31.0, dice=1.0)
+
+    assert lane.grant(31.0) == ([], 33.0)
+
+
+def test_a_heavy_ticket_that_was_accepted_after_all_is_not_held_back_again() -> None:
+    """Once nine slots were seen to be held, older refusals of nine say nothing any more, however many there were."""
+    lane = Lane(Limit.fixed(9))
+    lane.ask("heavy", 9, 0.0)
+    now = 0.0
+    for _ in range(6):
+        refuse(lane, now)
+        now += 1000.0
+    lane.grant(now)
+    lane.accepted("heavy", now)
+    lane.release("heavy", now)
+    lane.adopt("r0", 1, now)
+    lane.ask("heavy", 9, now)
+    for number in range(20):
+        lane.ask(number, 8, now)
+        for ticket in lane.grant(now)[0]:
+            lane.accepted(ticket, now)
+            lane.release(ticket, now)
+    lane.release("r0", now)
+
+    assert lane.waiting == 1 + 20 - 14  # fourteen of eight slots are more than twelve of nine
+    assert lane.grant(now)[0] == ["heavy"]
+
+
+def test_the_last_slots_below_a_refused_limit_are_not_taken_by_a_herd() -> None:
+    """When forty tasks of a thousand are seen to have ended at once, the last twenty slots are proven ten at a time."""
+    lane = running(1000, limit=Limit.learned(1000))
+    refuse(lane, 0.0)
+    for number in range(41):
+        lane.release(f"r{number}", 10.0)
+    (probe,), _ = lane.grant(10.0)
+    lane.accepted(probe, 10.0)
+
+    granted, _ = lane.grant(10.0)
+
+    assert lane.limit == 1000
+    assert len(granted) == 30

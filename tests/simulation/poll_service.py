@@ -13,7 +13,7 @@ from itertools import count
 from random import Random
 from typing import Literal
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 
 from kling_async.protocol.polling import Glance, PollBook, Turn
 
@@ -49,6 +49,8 @@ class World:
     latency: float = 0.02
     readers: int = 1  # pages asked at the same time
     foreign_per_job: float = 0.0  # tasks of other programs for each of ours
+    older: int = 0  # tasks in the list from the start
+    lag: float = 0.001  # from the end of one task seen to the create of the next
     order: Literal["newest", "oldest", "shuffled"] = "newest"
     hidden: float = 0.0  # share of a page's tasks that it leaves out
     repeated: float = 0.0  # share that it shows twice
@@ -96,17 +98,17 @@ class Simulation:
     world: World
     book: PollBook
     now: float = 0.0
-    _events: list[tuple[float, int, Callable[[], None]]] = Factory(list)
-    _order: Iterator[int] = Factory(count)
-    _listed: list[str] = Factory(list)
-    _ends: dict[str, tuple[float, float]] = Factory(dict)  # beginning and end
-    _started: int = 0
-    _foreign: float = 0.0
-    _wake: float | None = None
-    _chain: list[int] = Factory(list)
-    _size: int = 500
-    report: Report = None  # type: ignore[assignment]  # set at once
-    dice: Random = None  # type: ignore[assignment]  # set at once
+    report: Report = field(init=False)
+    dice: Random = field(init=False)
+    _events: list[tuple[float, int, Callable[[], None]]] = field(init=False, factory=list)
+    _order: Iterator[int] = field(init=False, factory=count)
+    _listed: list[str] = field(init=False, factory=list)
+    _ends: dict[str, tuple[float, float]] = field(init=False, factory=dict)  # beginning and end
+    _started: int = field(init=False, default=0)
+    _foreign: float = field(init=False, default=0.0)
+    _wake: float | None = field(init=False, default=None)
+    _chain: list[int] = field(init=False, factory=list)
+    _size: int = field(init=False, default=500)
 
     def __attrs_post_init__(self) -> None:
         self.report = Report(self.world)
@@ -116,6 +118,7 @@ class Simulation:
         heappush(self._events, (time, next(self._order), act))
 
     def run(self) -> Report:
+        self._listed += [f"older-{number}" for number in range(self.world.older)]
         for number in range(self.world.in_flight):
             # Creates take a moment each, so the tasks are not born at once.
             self.at(number * 0.002, self._create)
@@ -136,8 +139,9 @@ class Simulation:
         name = f"task-{self._started}"
         self._started += 1
         self._listed.append(name)
-        self._ends[name] = (self.now, self.now + self.world.durations(self.dice, self.now))
-        due = self.book.watch(name, self.now)
+        begin = self.now - self.world.latency
+        self._ends[name] = (begin, max(self.now, begin + self.world.durations(self.dice, begin)))
+        due = self.book.watch(name, self.now, age=self.world.latency)
         if self._wake is None or due < self._wake:
             self._wake_at(due)
 
@@ -152,6 +156,7 @@ class Simulation:
         if turn.wake_at is not None:
             self._wake_at(turn.wake_at)
         if turn.pages:
+            assert not self._chain, "a sweep while another is being read"
             self.report.intervals.append(self.book.interval)
             self._chain, self._size = list(turn.pages), turn.page_size
             for _ in range(min(self.world.readers, len(self._chain))):
@@ -238,7 +243,7 @@ class Simulation:
             shown.append(glance)
             if self.world.repeated and self.dice.random() < self.world.repeated:
                 shown.append(glance)
-        return shown[: max(len(names), 0)]
+        return shown[: len(names)]
 
     def _seconds(self, begin: float, end: float) -> float | None:
         return end - begin if self.world.stamps and end <= self.now + self.world.latency else None
@@ -249,4 +254,4 @@ class Simulation:
         self.report.ended += 1
         self.report.delays.append(self.now - self._ends[name][1])
         self.report.relatives.append(self.report.delays[-1] / self.book.interval)
-        self.at(self.now + 0.001, self._create)
+        self.at(self.now + self.world.lag, self._create)

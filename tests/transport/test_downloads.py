@@ -457,7 +457,7 @@ async def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(files, "_write_all", full)
 
-    with pytest.raises(DownloadError, match="No space left") as caught:
+    with pytest.raises(DownloadError, match=f"{tmp_path.name}: No space left") as caught:
         await save_picture(session, f"{server.url}/x", folder=tmp_path, stem="a_0", rules=LOCAL)
 
     assert caught.value.local
