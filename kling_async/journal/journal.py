@@ -22,8 +22,8 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from kling_async.batch.storage import Storage, trouble
 from kling_async.errors import JournalError
+from kling_async.journal.storage import Storage, trouble
 from kling_async.protocol.lifecycle import JobRecord
 
 __all__ = ["Journal", "OwnerLock"]
@@ -106,6 +106,8 @@ class Journal:
     path: Path
     run: str
     _storage: Storage = field(repr=False)
+    # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
+    _reader: Storage = field(repr=False)
     _lock: OwnerLock = field(repr=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False, repr=False)
     _queue: SimpleQueue[_Write | _Read | None] = field(factory=SimpleQueue, init=False, repr=False)
@@ -120,8 +122,8 @@ class Journal:
 
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
-        storage, lock, name = await anyio.to_thread.run_sync(_open, path, run)
-        journal = cls(path, name, storage, lock)
+        storage, reader, lock, name = await anyio.to_thread.run_sync(_open, path, run)
+        journal = cls(path, name, storage, reader, lock)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -137,6 +139,10 @@ class Journal:
         """Write *record* with the next commit, in its order, without waiting for it; a failure shows at the next `record()`."""
         if self.failure is None:
             self._queue.put(_Write(record, None))
+
+    def find(self, key: str) -> JobRecord | None:
+        """Return what the file says of *key*, at once; for rows of an earlier run, which nothing under way changes."""
+        return self._reader.get(key)
 
     async def ask(self, query: Callable[[Storage], T]) -> T:
         """Run *query* in the journal's thread, after all that was written before."""
@@ -175,6 +181,7 @@ class Journal:
             ]
             answers += [self._answer(item) for item in items if isinstance(item, _Read)]
             self._tell(answers)
+        self._reader.close()
         self._storage.close()
         self._lock.release()
 
@@ -217,7 +224,7 @@ def _resolve(done: asyncio.Future[object], error: Exception | None, value: objec
         done.set_result(value)
 
 
-def _open(path: Path, run: str | None) -> tuple[Storage, OwnerLock, str]:
+def _open(path: Path, run: str | None) -> tuple[Storage, Storage, OwnerLock, str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -230,7 +237,8 @@ def _open(path: Path, run: str | None) -> tuple[Storage, OwnerLock, str]:
         if name is None:
             name = run or secrets.token_hex(8)
             storage.set_meta({"run": name})
+        reader = Storage.open(path)
     except BaseException:
         lock.release()
         raise
-    return storage, lock, name
+    return storage, reader, lock, name
