@@ -135,6 +135,9 @@ class Kling:
         jobs: Iterable[Input] | AsyncIterable[Input],
         *,
         out: str | PathLike[str] | None = None,
+        journal: str | PathLike[str] | None = None,
+        update: bool = False,
+        total: int | None = None,
         budget: int | None = None,
         in_order: bool = False,
         errors: Literal["collect", "raise"] = "collect",
@@ -146,8 +149,10 @@ class Kling:
         Run many jobs; outcomes come as they finish, from an iterable that may be endless.
 
         Use `async with kling.batch(jobs) as batch: async for outcome in batch`, or the loop alone. With *out*, a folder,
-        pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *budget* is the most units
-        to commit. *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
+        pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *journal*, by default
+        `out/journal.db`, keeps every job's state: the same jobs with the same journal continue where they were left,
+        even by a crash. A job that changed under its key since then is an error unless *update*. *budget* is the most
+        units to commit, earlier runs included; *total* how many jobs there are, for the statistics. *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
         job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
         task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
         the rest of the jobs stays undone.
@@ -157,6 +162,9 @@ class Kling:
 
         options = BatchOptions(
             out=out,
+            journal=journal,
+            update=update,
+            total=total,
             budget=budget,
             in_order=in_order,
             errors=errors,

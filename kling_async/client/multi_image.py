@@ -13,6 +13,7 @@ from kling_async.client.creation import Order
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
 from kling_async.client.queries import Queries
 from kling_async.client.raw import RawReplies
+from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Picture
@@ -47,7 +48,9 @@ class MultiImageFields(TypedDict, total=False):
     extra: Mapping[str, Any]
 
 
-async def prepare(job: MultiImage, external_task_id: str, *, key: str = "") -> Order:
+async def prepare(
+    job: MultiImage, external_task_id: str, *, key: str = "", ledger: Ledger | None = None
+) -> Order:
     """Check the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""
     pictures: dict[str, Picture | str] = {}
     for name, source in job.pictures():
@@ -60,6 +63,8 @@ async def prepare(job: MultiImage, external_task_id: str, *, key: str = "") -> O
         slots=job.slots,
         key=key or job.key or "",
         adopt=job.external_task_id is None,
+        units=job.units,
+        ledger=ledger,
     )
 
 
