@@ -177,7 +177,9 @@ async def _read(reader: asyncio.StreamReader) -> Asked | None:
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     first, *lines = head.rstrip().split("\r\n")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     method, target, _ = first.split(" ")
     return Asked(method=method, target=target, headers=headers, body=body)
@@ -225,7 +227,9 @@ class Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a log record, with whatever hangs on it."""
-        self.lines.append(logging.Formatter("%(levelname)s %(message)s").format(record) + str(record.__dict__))
+        self.lines.append(
+            logging.Formatter("%(levelname)s %(message)s").format(record) + str(record.__dict__)
+        )
 
     def of(self, *kinds: type[Event]) -> list[Any]:
         """Return the events of these *kinds*."""

@@ -17,7 +17,20 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
-from socket_kit import PATH, Asked, Plain, answer, client, creates, job, leaves_nothing, png, reply, task, until
+from socket_kit import (
+    PATH,
+    Asked,
+    Plain,
+    answer,
+    client,
+    creates,
+    job,
+    leaves_nothing,
+    png,
+    reply,
+    task,
+    until,
+)
 
 from kling_async import Kling, TaskHandle
 from kling_async.emulator import Emulator, Fault

@@ -50,7 +50,9 @@ def test_no_code_is_left_out() -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 429, 500])
 @pytest.mark.parametrize(("code", "kind"), KINDS.items(), ids=map(str, KINDS))
-async def test_the_code_decides_before_the_status(code: int, kind: type[errors.ApiError], status: int) -> None:
+async def test_the_code_decides_before_the_status(
+    code: int, kind: type[errors.ApiError], status: int
+) -> None:
     """Whatever HTTP status a code comes with, the error is of the code's class and has what support will ask for."""
     refusal = answer(None, code=code, status=status)
 
@@ -102,7 +104,9 @@ async def test_json_is_read_whatever_it_is_called(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>welcome to the hotel</html>", b"[1]", b'{"code": 0', b"null", b'{"ok": true}'], ids=str
+    "body",
+    [b"", b"<html>welcome to the hotel</html>", b"[1]", b'{"code": 0', b"null", b'{"ok": true}'],
+    ids=str,
 )
 async def test_a_success_that_says_nothing_is_malformed(body: bytes) -> None:
     """Status 200 without the service's envelope is no answer."""
