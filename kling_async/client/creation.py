@@ -114,8 +114,11 @@ class Creation:
                 raise
             if isinstance(result, Tracked):
                 return result
-            if self._link.stopped is result:
-                raise TurnstileClosed(result)
+            stopped = self._link.stopped
+            if stopped is not None and (self._ticket.queued or judge(result) is Verdict.ACCOUNT_STOP):
+                # Not only the create whose refusal stopped the account, but all that were under way with it.
+                self._turnstile.leave(self._ticket)
+                raise TurnstileClosed(stopped)
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)
                 raise result
