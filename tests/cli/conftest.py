@@ -29,6 +29,10 @@ class Service:
         return {"KLING_BASE_URL": self.emulator.url, "KLING_API_KEY": self.emulator.api_key}
 
     @property
+    def accepted(self) -> int:
+        return sum(request.method == "POST" and request.status == 200 for request in self.emulator.requests)
+
+    @property
     def creates(self) -> int:
         return sum(request.method == "POST" for request in self.emulator.requests)
 

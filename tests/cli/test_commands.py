@@ -16,7 +16,7 @@ from cli_kit import COMMAND, call, environment, jobs, manifest, picture
 HEAVY = ("aiohttp", "asyncio", "rich", "PIL", "attr", "kling_async.client", "kling_async.batch")
 
 
-def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_nothing_heavy() -> None:
     """Reading the help costs no client, no screen and no pictures."""
     script = (
         "import sys\nfrom kling_async.cli import cli\n"
