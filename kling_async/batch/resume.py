@@ -24,9 +24,7 @@ from kling_async.errors import InvalidJob, KlingError, SubmissionUnknown, TaskNo
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
-from kling_async.protocol.flows import find
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
-from kling_async.protocol.requests import find_request
 
 __all__ = ["Attach", "Refuse", "Resumption", "Skip", "Submit"]
 
@@ -203,27 +201,17 @@ class Resumption:
             done()
 
     async def _find(self, ledger: Ledger) -> None:
-        """Find out whether the create of an earlier run made a task; a later answer is no task's death."""
         record = ledger.record
-        link = self._link(record)
-        if link is None:
-            return
-        rules = self._queries.rules
-        flow = find(
-            find_request(self._queries.path, record.external_task_id),
-            record.external_task_id,
-            self._engine.patience(rules.retries, rules.timeouts),
-        )
         ledger.doubt()
         try:
-            task = await link.drive(flow, rules.timeouts)
+            found = await self._queries.clear_up(record.account, record.external_task_id)
         except SubmissionUnknown as error:
             _log.warning("job %s: %s", record.key, error)
             return
-        if task is None:
+        if found is None:
             ledger.free()
         else:
-            ledger.made(task.task_id, link.name, record.units)
+            ledger.made(found[1].task_id, found[0].name, record.units)
             await self._watch(ledger)
 
     async def _watch(self, ledger: Ledger) -> None:

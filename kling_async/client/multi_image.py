@@ -11,7 +11,7 @@ from attrs import define, evolve, field
 
 from kling_async.client.creation import Order
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
-from kling_async.client.pages import close_page_with, open_page
+from kling_async.client.pages import attach_page, close_page_with, open_page
 from kling_async.client.queries import Queries
 from kling_async.client.raw import RawReplies
 from kling_async.journal.ledger import Ledger
@@ -184,12 +184,9 @@ class MultiImageResource:
     def handle(self, task_or_external_id: str) -> TaskHandle:
         """Attach to a task by either of its ids; nothing is asked before the handle is used."""
         find_request(MultiImage.path, task_or_external_id)
-        queries = self._queries
-
-        async def refresh(asked: str) -> Task:
-            return (await queries.find(asked))[1]
-
-        return TaskHandle(task_or_external_id, "", lambda: queries.attach(task_or_external_id), refresh)
+        return TaskHandle(
+            task_or_external_id, "", lambda: self._queries.attach(task_or_external_id), self._refresh
+        )
 
     async def pending(self) -> _Handles:
         """
@@ -199,8 +196,22 @@ class MultiImageResource:
         it made none. Empty without a journal.
         """
         journal = await self._queries.engine.journal()
-        records = await journal.ask(Storage.live) if journal else []
-        return [self.handle(record.task_id or record.external_task_id) for record in records]
+        if journal is None:
+            return []
+        wall = self._queries.engine.clock.wall
+        return [self._left_over(Ledger(journal, record, wall)) for record in await journal.ask(Storage.live)]
+
+    def _left_over(self, ledger: Ledger) -> TaskHandle:
+        queries = self._queries
+        return TaskHandle(
+            ledger.record.task_id,
+            ledger.record.external_task_id,
+            lambda: attach_page(queries, ledger),
+            self._refresh,
+        )
+
+    async def _refresh(self, asked: str) -> Task:
+        return (await self._queries.find(asked))[1]
 
     @property
     def with_raw_response(self) -> RawReplies:
