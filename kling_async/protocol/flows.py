@@ -77,7 +77,7 @@ class Patience:
 
     *retries* counts repetitions after the first try; *settle* is the time in seconds over which at least *looks*
     look-ups must find nothing before a create counts as not made; *unknown_after* bounds, in seconds of pauses, how
-    long look-ups that bring no answer go on.
+    long look-ups that bring no answer go on. *dice* draws from [0, 1).
     """
 
     retries: int = 2
@@ -119,7 +119,11 @@ def ask(request: Request, patience: Patience) -> Flow[Envelope]:
         try:
             envelope = yield from exchange(request)
         except KlingError as error:
-            if attempt > patience.retries or not heals(error) or not patience.quota.take():
+            if attempt > patience.retries or not heals(error):
+                raise
+            # Too fast is no outage: waiting it out must not use up what outages may cost.
+            throttled = isinstance(error, errors.RateLimited | errors.NoFreeSlot)
+            if not throttled and not patience.quota.take():
                 raise
             yield Wait(_pause(patience, attempt, error), error, attempt)
         else:
