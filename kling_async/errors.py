@@ -31,6 +31,7 @@ __all__ = [
     "EmptyResult",
     "InArrears",
     "InvalidJob",
+    "JournalError",
     "KlingError",
     "LinkExpired",
     "MalformedReply",
@@ -98,6 +99,11 @@ class MissingExtra(ConfigError):
     """A feature needs an optional extra; *extra* is its name and the message has the command that installs it."""
 
     extra: str = ""
+
+
+@error
+class JournalError(ConfigError):
+    """The journal of a run cannot be used: held by another process, damaged, or its disk is full."""
 
 
 @error

@@ -8,7 +8,6 @@ create under way is carried to its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
 
 from attrs import define, field, frozen
 
@@ -18,12 +17,13 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
-from kling_async.client.turnstile import Pass, Turnstile, TurnstileClosed
-from kling_async.errors import KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
+from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
+from kling_async.errors import JournalError, KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
+from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Recovered, Refused, Retried, Submitted, Waiting
-from kling_async.protocol.flows import Patience, Step, Submission, Wait, submit
+from kling_async.protocol.flows import Doubt, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
 
@@ -44,12 +44,17 @@ class Rules:
     persistent: bool = False
     stall_after: float = 600.0
     priority: int = 0
-    party: Hashable = None
+    party: Party | None = None
 
 
 @frozen(kw_only=True)
 class Order:
-    """One job ready to be sent: its *body* is complete and carries *external_task_id*."""
+    """
+    One job ready to be sent: its *body* is complete and carries *external_task_id*.
+
+    *adopt* says that a task which has that id already is this job's, as in `flows.submit()`. *ledger* is the job's page
+    in a journal, *units* what it is to say the task costs.
+    """
 
     path: str
     model: str
@@ -57,6 +62,9 @@ class Order:
     external_task_id: str
     slots: int
     key: str = ""
+    adopt: bool = True
+    units: int = 0
+    ledger: Ledger | None = None
 
 
 @frozen(kw_only=True)
@@ -100,6 +108,9 @@ class Creation:
                 result = await self._tools.background.carry(self._send())
             except asyncio.CancelledError:
                 self._ticket.abandoned = True
+                if self._ticket.queued:
+                    # The create was refused in this very pass of the loop, and its ticket waits again.
+                    self._turnstile.leave(self._ticket)
                 raise
             if isinstance(result, Tracked):
                 return result
@@ -118,12 +129,30 @@ class Creation:
         )
 
     async def _send(self) -> Tracked | KlingError:
+        party = self._rules.party
+        if party is None:
+            return await self._create()
+        party.begin()
+        try:
+            return await self._create()
+        finally:
+            party.end()
+
+    async def _create(self) -> Tracked | KlingError:
         order = self._order
+        if order.ledger is not None:
+            try:
+                await order.ledger.intend(self._link.name, order.units)
+            except JournalError as error:
+                # What is not on the disk is not sent.
+                self._turnstile.leave(self._ticket)
+                return error
         flow = submit(
             create_request(order.path, order.body),
             find_request(order.path, order.external_task_id),
             order.external_task_id,
             self._patience,
+            adopt=order.adopt,
         )
         try:
             submission = await self._link.drive(flow, self._rules.timeouts, self._watch)
@@ -135,6 +164,8 @@ class Creation:
             self._step_back(error)
             return error
         self._turnstile.accepted(self._ticket)
+        if order.ledger is not None:
+            order.ledger.made(submission.task.task_id, self._link.name, order.units)
         self._emit_made(submission)
         return self._track(submission.task.task_id)
 
@@ -153,6 +184,8 @@ class Creation:
 
     def _step_back(self, error: KlingError) -> None:
         """Give the slots back, since no task was made; queue again where waiting heals."""
+        if self._order.ledger is not None:
+            self._order.ledger.free()
         verdict = judge(error)
         if verdict is Verdict.ACCOUNT_STOP:
             self._turnstile.leave(self._ticket)
@@ -173,6 +206,8 @@ class Creation:
     # Events.
 
     def _watch(self, step: Step) -> None:
+        if isinstance(step, Doubt) and self._order.ledger is not None:
+            self._order.ledger.doubt()
         if isinstance(step, Wait) and step.error is not None and self._tools.emitter.active:
             self._tools.emitter.emit(
                 Retried(

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from copy import copy
+from pathlib import Path
 
 from attrs import define, field
 
@@ -16,8 +18,9 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
-from kling_async.client.turnstile import TurnstileClosed
-from kling_async.errors import ConfigError
+from kling_async.client.turnstile import Party, TurnstileClosed
+from kling_async.errors import ConfigError, KlingError
+from kling_async.journal.journal import Journal
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.retry import RetryQuota
@@ -36,7 +39,10 @@ class Engine:
     background: Background
     emitter: Emitter
     poller: Poller
+    journal_path: Path | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
+    _journal: Journal | None = field(default=None, init=False, repr=False)
+    _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False)
     closed: bool = field(default=False, init=False)
@@ -48,7 +54,7 @@ class Engine:
         Raises `ConfigError` once it is closed, from another event loop, and in a forked process.
         """
         if self.closed:
-            raise ConfigError("this client is closed; make a new one")
+            raise _closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._pid = loop, os.getpid()
@@ -57,13 +63,23 @@ class Engine:
         elif self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
 
+    async def journal(self) -> Journal | None:
+        """Return the client's journal, opened at the first call; None if it has none. Raises `JournalError`."""
+        if self.journal_path is None or self._journal is not None:
+            return self._journal
+        self._opening = self._opening or asyncio.Lock()
+        async with self._opening:
+            if self._journal is None:
+                self._journal = await Journal.open(self.journal_path)
+        return self._journal
+
     def patience(self, retries: int, timeouts: Timeouts) -> Patience:
         """Return how long a flow goes on that may repeat *retries* times."""
         return Patience(retries=retries, settle=timeouts.settle, dice=self.clock.dice, quota=self.quota)
 
-    async def submit(self, order: Order, rules: Rules) -> Tracked:
+    async def submit(self, order: Order, rules: Rules) -> tuple[Link, Tracked]:
         """
-        Make the task of *order* as soon as there are slots for it, and have it looked after.
+        Make the task of *order* as soon as an account has slots for it, and have it looked after there.
 
         Raises what `flows.submit()` raises. A caller that is cancelled leaves at once; a create under way goes on and
         its task is looked after all the same.
@@ -75,9 +91,11 @@ class Engine:
         while True:
             link = self._choose()
             turnstile = await link.lane(order.model, rules.timeouts)
+            # The client may have been closed in the meantime, and its new lanes do not know.
+            self.enter()
             patience = self.patience(rules.retries, rules.timeouts)
             try:
-                return await Creation(tools, link, turnstile, order, rules, patience).run()
+                return link, await Creation(tools, link, turnstile, order, rules, patience).run()
             except TurnstileClosed as closed:
                 _log.info("account %s takes no more jobs: %s", link.name, closed.error)
 
@@ -88,11 +106,37 @@ class Engine:
             return min(working, key=lambda link: link.load)
         trouble = self.links[0].stopped
         assert trouble is not None
-        raise trouble
+        # A copy each time: an error that is raised again and again would keep the frames of all who ever got it.
+        raise copy(trouble) from trouble.__cause__
+
+    def dismiss(self, party: Party, error: KlingError) -> None:
+        """Send away everybody of *party* who waits for slots, now and later, with *error*; creates under way go on."""
+        party.dismissed = error
+        for link in self.links:
+            for turnstile in link.lanes.values():
+                turnstile.dismiss(party)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether sockets or tasks of this client are open."""
+        return bool(len(self.background)) or any(link.session.is_open for link in self.links)
 
     async def aclose(self, grace: float = 10.0) -> None:
-        """Wait for creates under way, at most *grace* seconds, then end everything; safe to call again."""
+        """
+        Wait for creates and async watchers under way, at most *grace* seconds, then end everything; safe to call again.
+
+        Whoever waits for a slot or a task gets a `ConfigError`, since nothing will ever come.
+        """
         self.closed = True
+        for link in self.links:
+            link.dismiss(_closed())
         await self.background.aclose(grace)
+        self.poller.close(_closed())
+        if self._journal is not None:
+            await self._journal.aclose()
         for link in self.links:
             await link.aclose()
+
+
+def _closed() -> ConfigError:
+    return ConfigError("this client is closed; tasks at the service go on: make a new client")

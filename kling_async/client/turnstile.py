@@ -8,7 +8,7 @@ the clock, and tells what moved.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Sequence
 
 from attrs import define, field
 
@@ -18,7 +18,7 @@ from kling_async.errors import ApiError, KlingError
 from kling_async.protocol.events import LaneChanged, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
 
-__all__ = ["Pass", "Turnstile", "TurnstileClosed"]
+__all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed"]
 
 
 class TurnstileClosed(Exception):
@@ -30,12 +30,38 @@ class TurnstileClosed(Exception):
 
 
 @define(eq=False)
+class Party:
+    """Callers that belong together, such as a batch: they share slots evenly with others and can be sent away."""
+
+    dismissed: KlingError | None = field(default=None, init=False)
+    # Creates under way, which are waited for before the party may be called gone.
+    _sending: int = field(default=0, init=False)
+    _quiet: asyncio.Event = field(factory=asyncio.Event, init=False, repr=False)
+
+    def begin(self) -> None:
+        """Note that a create of the party begins."""
+        self._sending += 1
+        self._quiet.clear()
+
+    def end(self) -> None:
+        """Note that a create of the party has ended."""
+        self._sending -= 1
+        if not self._sending:
+            self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Wait until no create of the party is under way."""
+        if self._sending:
+            await self._quiet.wait()
+
+
+@define(eq=False)
 class Pass:
     """What one caller holds of a lane: the right to *slots* slots, once granted."""
 
     slots: int
     priority: int = 0
-    party: Hashable = None
+    party: Party | None = None
     granted: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     # The caller was cancelled while its create was under way.
     abandoned: bool = field(default=False, init=False)
@@ -60,6 +86,7 @@ class Turnstile:
     # Since when the service has refused or failed, without accepting a create in between.
     troubled_since: float | None = field(default=None, init=False)
     _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
+    _closed: KlingError | None = field(default=None, init=False, repr=False)
 
     @property
     def load(self) -> float:
@@ -92,6 +119,10 @@ class Turnstile:
         if not self.lane.withdraw(ticket, now):
             self.lane.release(ticket, now)
         self._turn_soon()
+
+    def adopt(self, ticket: Pass) -> None:
+        """Count a task that exists already as holding its slots."""
+        self.lane.adopt(ticket, ticket.slots, self._clock.now(), priority=ticket.priority, party=ticket.party)
 
     def accepted(self, ticket: Pass) -> None:
         """Note that the create was accepted; its task holds the slots until `release()`."""
@@ -132,13 +163,26 @@ class Turnstile:
         if self.lane.stopped is None:
             self._emitter.emit(LaneStopped(account=self.account, model=self.model, error=error))
         self.lane.stop(error)
-        now = self._clock.now()
-        for ticket in tuple(self._waiting):
-            self.lane.withdraw(ticket, now)
-            self._fail(ticket, TurnstileClosed(error))
+        self._send_away(tuple(self._waiting), TurnstileClosed(error))
 
-    def close(self) -> None:
-        """Take back the timer."""
+    def dismiss(self, party: Party) -> None:
+        """Send away everybody of *party* who waits, with the error that it was dismissed with."""
+        assert party.dismissed is not None, "a party is dismissed before its members are"
+        self._send_away([ticket for ticket in self._waiting if ticket.party is party], party.dismissed)
+
+    def close(self, error: KlingError) -> None:
+        """Take back the timer and send everybody who waits, now and later, away with *error*."""
+        self._closed = error
+        self._stop_timer()
+        self._send_away(tuple(self._waiting), error)
+
+    def _send_away(self, tickets: Sequence[Pass], error: Exception) -> None:
+        now = self._clock.now()
+        for ticket in tickets:
+            self.lane.withdraw(ticket, now)
+            self._fail(ticket, error)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -151,6 +195,10 @@ class Turnstile:
     def _expect(self, ticket: Pass) -> None:
         ticket.granted = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = None
+        if ticket.party is not None and ticket.party.dismissed is not None:
+            self.dismiss(ticket.party)
+        if self._closed is not None:
+            self._send_away((ticket,), self._closed)
         self._turn_soon()
 
     def _fail(self, ticket: Pass, error: Exception) -> None:
@@ -177,7 +225,7 @@ class Turnstile:
                 self._turn_soon()
             else:
                 ticket.granted.set_result(None)
-        self.close()
+        self._stop_timer()
         if again is not None:
             delay = max(0.0, again - now)
             self._timer = asyncio.get_running_loop().call_later(delay, self._turn)

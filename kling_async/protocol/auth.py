@@ -65,7 +65,8 @@ def credentials_from(
     """
     Make credentials of arguments; None if none was given.
 
-    Raises `ConfigError` for half a pair, for both kinds at once, and for keys with blanks around or inside.
+    Blanks around a key are taken off. Raises `ConfigError` for half a pair, for both kinds at once, and for a key
+    that is empty or has blanks or other than ASCII characters inside.
     """
     if api_key is not None and (access_key is not None or secret_key is not None):
         raise ConfigError(
@@ -83,14 +84,13 @@ def credentials_from(
 
 def credentials_from_env(env: Mapping[str, str]) -> Credentials:
     """
-    Find credentials in *env*: an API key first, then a pair, with the prefix KLING_ and then KLINGAI_.
+    Find credentials in *env*: an API key, else a pair, under the prefix KLING_, else the same under KLINGAI_.
 
     Raises `ConfigError` that names what was looked for, or the missing half of a pair.
     """
     for prefix in _PREFIXES:
         if key := env.get(f"{prefix}_API_KEY"):
             return ApiKey(_clean(f"{prefix}_API_KEY", key))
-    for prefix in _PREFIXES:
         names = (f"{prefix}_ACCESS_KEY", f"{prefix}_SECRET_KEY")
         access, secret = (env.get(name) for name in names)
         if access and secret:

@@ -24,7 +24,18 @@ from kling_async.protocol.polling import Glance
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
 
-__all__ = ["Envelope", "Reply", "read_envelope", "read_glances", "read_task", "read_tasks"]
+__all__ = [
+    "Envelope",
+    "Reply",
+    "bind",
+    "code_of",
+    "number",
+    "read_envelope",
+    "read_glances",
+    "read_task",
+    "read_tasks",
+    "text",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -49,6 +60,7 @@ class Envelope:
 
     request_id: str
     data: Any
+    reply: Reply
 
 
 def read_envelope(reply: Reply) -> Envelope:
@@ -68,10 +80,10 @@ def read_envelope(reply: Reply) -> Envelope:
     if reply.status == 407:
         raise ConfigError("the proxy wants credentials (HTTP 407); put them into the proxy's URL")
     document = _document(reply)
-    code = _code(document.get("code"))
+    code = code_of(document.get("code"))
     request_id = text(document.get("request_id")) or reply.headers.get("x-request-id", "")
     if code == 0 and reply.status < 400:
-        return Envelope(request_id=request_id, data=document.get("data"))
+        return Envelope(request_id=request_id, data=document.get("data"), reply=reply)
     if code is None and reply.status < 400:
         raise MalformedReply(
             "expected an object with a code, found one without; check the base URL", reply.status, request_id
@@ -86,21 +98,23 @@ def read_envelope(reply: Reply) -> Envelope:
 
 
 def _document(reply: Reply) -> Mapping[str, Any]:
+    cause: Exception | None = None
     try:
         document = json.loads(reply.body)
     except (ValueError, RecursionError) as error:
-        if reply.status >= 400:
-            raise api_error(
-                0, reply.status, retry_after=retry_after(reply.headers, reply.service_time)
-            ) from error
-        found = _shape(reply.body)
-        raise MalformedReply(
-            f"expected JSON, found {found} (HTTP {reply.status}); check the base URL and any proxy",
-            reply.status,
-        ) from error
-    if not isinstance(document, dict):
-        raise MalformedReply(f"expected a JSON object, found {_kind(document)}", reply.status)
-    return document
+        found, cause = _shape(reply.body), error
+    else:
+        if isinstance(document, dict):
+            return document
+        found = _kind(document)
+    if reply.status >= 400:
+        # Whatever stands before the service wrote this; all it tells is its status.
+        return {}
+    raise MalformedReply(
+        f"expected a JSON object, found {found} (HTTP {reply.status}); check the base URL and any proxy",
+        reply.status,
+        reply.headers.get("x-request-id", ""),
+    ) from cause
 
 
 def _shape(body: bytes) -> str:
@@ -115,20 +129,22 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _code(value: object) -> int | None:
+def code_of(value: object) -> int | None:
+    """Return the code that *value* is or spells, None if it is none; gateways say `"0"` and `"success"` for 0."""
     if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
         return 0
     code = number(value)
-    return None if code is None else int(code)
+    return int(code) if code is not None and code == code.to_integral_value() else None
 
 
 # Scalars, each as forgiving as real replies need.
 
 
 def text(value: object) -> str:
-    """Return *value* as text; the empty string for what is none."""
+    """Return *value* as text that UTF-8 can carry; the empty string for what is no text and no whole number."""
     if isinstance(value, str):
-        return value
+        # JSON can spell half a surrogate pair, which no URL, file or log can hold.
+        return value if value.isascii() else value.encode(errors="replace").decode()
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
@@ -137,7 +153,7 @@ def number(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
-        found = Decimal(value.strip() if isinstance(value, str) else repr(value))
+        found = Decimal(str(value).strip())
     except (InvalidOperation, ValueError):
         return None
     return found if found.is_finite() and abs(found.adjusted()) < 30 else None
@@ -272,7 +288,7 @@ def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], d
     ended: dict[str, Any] = {}
     for item in _entries(data, request_id):
         task_id = text(item["task_id"])
-        if text(item.get("task_status")) in _ENDED:
+        if TaskStatus(text(item.get("task_status"))).ended:
             ended[task_id] = item
             glances.append(Glance(task_id, ended=True, seconds=_seconds(item)))
         else:
@@ -281,13 +297,10 @@ def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], d
 
 
 def _seconds(item: Mapping[str, Any]) -> float | None:
-    created, updated = item.get("created_at"), item.get("updated_at")
-    if isinstance(created, int) and isinstance(updated, int) and updated > created:
-        return (updated - created) / 1000
-    return None
-
-
-_ENDED = frozenset({"succeed", "succeeded", "failed"})
+    created, updated = number(item.get("created_at")), number(item.get("updated_at"))
+    if created is None or updated is None or updated <= created:
+        return None
+    return float(updated - created) / 1000
 
 
 def _entries(data: object, request_id: str) -> list[dict[str, Any]]:

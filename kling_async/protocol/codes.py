@@ -15,7 +15,7 @@ from attrs import frozen
 
 from kling_async import errors
 
-__all__ = ["CODES", "Code", "api_error", "is_duplicate", "is_not_found"]
+__all__ = ["CODES", "Code", "api_error", "is_duplicate", "is_known", "is_not_found"]
 
 
 @frozen
@@ -146,6 +146,8 @@ _BY_STATUS: Mapping[int, type[errors.ApiError]] = MappingProxyType(
         402: errors.AccountError,
         403: errors.NotPermitted,
         404: errors.NoSuchResource,
+        408: errors.ServerError,
+        425: errors.ServerError,
         429: errors.RateLimited,
     }
 )
@@ -158,8 +160,13 @@ _DUPLICATE = re.compile(r"external_?\s?task_?\s?id\b.*\balready exist", re.IGNOR
 _LONGEST_MESSAGE = 1_000
 
 
+def is_known(code: int) -> bool:
+    """Tell whether the vendor's table says what *code* means, at least by its hundred."""
+    return code in CODES or code // 100 in _BY_HUNDRED
+
+
 def is_not_found(code: int, message: str) -> bool:
-    """Tell whether a refused look-up means that there is no such task: 1201 by its text (seen live), or 1203."""
+    """Tell whether a refused look-up means that there is no such task: 1200 and 1201 by their text (seen live), or 1203."""
     return code == 1203 or (code in {1200, 1201} and _NOT_FOUND.search(message) is not None)
 
 
@@ -173,14 +180,13 @@ def api_error(
 ) -> errors.ApiError:
     """Choose the exception for a refused call: by *code*, for an unknown one by its hundred, without one by *http_status*."""
     row = CODES.get(code)
+    message = message.strip()[:_LONGEST_MESSAGE]
     kind = row.error if row else _BY_HUNDRED.get(code // 100) or _by_status(http_status)
     if is_duplicate(code, message):
         kind = errors.DuplicateExternalId
-    elif code == 1201 and is_not_found(code, message):
+    elif code != 1203 and is_not_found(code, message):
         kind = errors.TaskNotFound
-    text = message.strip()[:_LONGEST_MESSAGE] or (
-        row.meaning if row else f"the service answered HTTP {http_status}"
-    )
+    text = message or (row.meaning if row else f"the service answered HTTP {http_status}")
     return kind(text, code, http_status, request_id, row.remedy if row else "", retry_after)
 
 

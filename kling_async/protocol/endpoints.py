@@ -35,8 +35,10 @@ def base_url(text: str | None, region: str = "global") -> str:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigError(f"{rule}, found one that cannot be read ({error})") from error
-    if parts.scheme not in {"http", "https"} or not host:
-        raise ConfigError(f"{rule}, found {text.partition('?')[0]!r}; begin it with https:// (or http://)")
+    if parts.scheme not in {"http", "https"} or not host or any(char.isspace() for char in host):
+        # Neither credentials before an @ nor a query may show in an error.
+        shown = text.strip().partition("?")[0].rpartition("@")[2]
+        raise ConfigError(f"{rule}, found {shown!r}; begin it with https:// (or http://)")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(f"{rule}, found one with credentials, a query or a fragment; leave those out")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")

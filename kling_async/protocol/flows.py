@@ -77,7 +77,7 @@ class Patience:
 
     *retries* counts repetitions after the first try; *settle* is the time in seconds over which at least *looks*
     look-ups must find nothing before a create counts as not made; *unknown_after* bounds, in seconds of pauses, how
-    long look-ups that bring no answer go on.
+    long look-ups that bring no answer go on. *dice* draws from [0, 1).
     """
 
     retries: int = 2
@@ -119,7 +119,11 @@ def ask(request: Request, patience: Patience) -> Flow[Envelope]:
         try:
             envelope = yield from exchange(request)
         except KlingError as error:
-            if attempt > patience.retries or not heals(error) or not patience.quota.take():
+            if attempt > patience.retries or not heals(error):
+                raise
+            # Too fast is no outage: waiting it out must not use up what outages may cost.
+            throttled = isinstance(error, errors.RateLimited | errors.NoFreeSlot)
+            if not throttled and not patience.quota.take():
                 raise
             yield Wait(_pause(patience, attempt, error), error, attempt)
         else:
@@ -128,13 +132,18 @@ def ask(request: Request, patience: Patience) -> Flow[Envelope]:
     raise AssertionError  # pragma: no cover - count() does not end
 
 
-def submit(create: Request, find_it: Request, external_task_id: str, patience: Patience) -> Flow[Submission]:
+def submit(
+    create: Request, find_it: Request, external_task_id: str, patience: Patience, *, adopt: bool = True
+) -> Flow[Submission]:
     """
     Make one task, and never two.
 
-    *find_it* asks for *external_task_id*, which the create carries. Raises `NoFreeSlot` and `RateLimited` at once,
+    *find_it* asks for *external_task_id*, which the create carries. *adopt* says that a task which has the id already
+    is this one, because the id was made from the job's content; otherwise such a task, unless it may come from a
+    create sent here, is `DuplicateExternalId`. Raises `NoFreeSlot` and `RateLimited` at once,
     because only the lane knows when to try again. See the module for what the other errors promise.
     """
+    ours = adopt
     for attempt in count(1):
         try:
             envelope = yield from exchange(create)
@@ -145,7 +154,10 @@ def submit(create: Request, find_it: Request, external_task_id: str, patience: P
             patience.quota.give_back()
             return Submission(task, found=False)
         verdict = judge(trouble)
+        if verdict is Verdict.DUPLICATE and not ours:
+            raise trouble
         if verdict in {Verdict.AMBIGUOUS, Verdict.DUPLICATE}:
+            ours = True
             yield Doubt(trouble)
             found = yield from find(find_it, external_task_id, patience)
             if found is not None:

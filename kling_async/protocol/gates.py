@@ -32,6 +32,7 @@ class Cooldown:
     epoch: int = field(init=False, default=0)
     _strikes: int = field(init=False, default=0)
     _breakable: bool = field(init=False, default=False)
+    _freed: int = field(init=False, default=0)
 
     def strike(self, now: float, dice: float, retry_after: float | None, *, breakable: bool) -> None:
         """Begin the next, longer pause; a *breakable* one ends early when a slot of ours is released."""
@@ -42,6 +43,7 @@ class Cooldown:
         pause = _SHORTEST + dice * (top - _SHORTEST) if asked is None else asked
         self.until = now + pause
         self._breakable = breakable and asked is None
+        self._freed = 0
 
     def extend(self, now: float, retry_after: float | None) -> None:
         """Take a late answer of the same burst into account: only a longer time the service asks for counts."""
@@ -55,9 +57,15 @@ class Cooldown:
             self.until = None
         return self.until
 
-    def interrupt(self) -> None:
-        """End the pause because a slot of ours became free, unless the service named its length."""
-        if self._breakable:
+    def interrupt(self, freed: int, held: int) -> None:
+        """
+        End the pause because *freed* of *held* slots of ours became free, unless the service named its length.
+
+        When probe after probe is refused, somebody else takes what we free; then it takes twice as many each time, up
+        to half of what is held.
+        """
+        self._freed += freed
+        if self._breakable and self._freed >= min(2 ** max(0, self._strikes - 2), max(1, held // 2)):
             self.until = None
 
     def forgive(self) -> None:
@@ -105,7 +113,11 @@ class Gate:
         self.rate = max(_SLOWEST, self.rate / 2)
 
     def widen(self) -> None:
-        """Add to the rate after an accepted create, about a twentieth of the old peak per second; at twice the peak, open."""
+        """
+        Add to the rate after an accepted create: about a twentieth of the old peak for each second.
+
+        At twice the old peak the gate stands open again.
+        """
         if self.rate is None:
             return
         self.rate += min(self.rate, max(0.1, self._peak / 20) / self.rate)

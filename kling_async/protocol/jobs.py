@@ -31,6 +31,23 @@ LONGEST_URL = 1024
 # The service documents no bounds; these are safe as a path segment and in every gateway (R6).
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+# What the body of a create holds of its own, so that *extra* cannot change it.
+_WIRE_FIELDS = frozenset(
+    {
+        "model_name",
+        "prompt",
+        "negative_prompt",
+        "subject_image_list",
+        "scene_image",
+        "style_image",
+        "n",
+        "aspect_ratio",
+        "watermark_info",
+        "callback_url",
+        "external_task_id",
+    }
+)
+
 _Check = Callable[[Any, "Attribute[Any]", Any], None]
 
 
@@ -90,6 +107,7 @@ def _model(_: Any, attribute: Attribute[Any], value: Any) -> None:
     # Names come and go server-side without notice, so any name passes (facts 9.17).
     if not isinstance(value, str) or not value.strip():
         raise _refuse(attribute.name, "the name of a model", value, f"write one such as {DEFAULT_MODEL}")
+    _check_encodable(attribute.name, value)
 
 
 def _external_id(_: Any, attribute: Attribute[Any], value: Any) -> None:
@@ -143,9 +161,15 @@ def _to_style(value: Any) -> ImageSource | None:
 def _to_extra(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise _refuse("extra", "an object of further fields", value, "write it as {name: value}")
+    if own := sorted(_WIRE_FIELDS.intersection(value)):
+        # The lane, the budget and the promise never to pay twice all rest on what the job says of itself.
+        raise InvalidJob.because(
+            "extra", "fields that a job does not have itself", repr(own[0]), "set the job's own field"
+        )
     try:
-        json.dumps(dict(value), allow_nan=False)
-    except (TypeError, ValueError) as error:
+        # Sorted as for the fingerprint, which also refuses names that are no text beside others.
+        json.dumps(dict(value), allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidJob.because(
             "extra", "values that JSON can carry", str(error), "use plain values"
         ) from error
@@ -161,7 +185,7 @@ class MultiImage:
     is checked or sent. *prompt* and *negative_prompt* hold up to 2500 characters, *subject_images* one to four
     pictures, *n* is 1 to 9. *watermark* asks for watermarked copies as well. *key* is the caller's name for the job
     and is never sent; *external_task_id* names the task at the service and must be unique for the account. *extra*
-    goes into the body as it is.
+    goes into the body as it is and cannot hold what has a field of its own.
 
     Raises `InvalidJob` (a `ValueError`) naming field, rule, value and remedy.
     """
@@ -227,11 +251,11 @@ class MultiImage:
         """
         Return a hash of what the job asks for, 32 hex digits: the same job, the same text, on every machine.
 
-        Files count by their path, bytes by their content. *key* and *external_task_id* are names, not content.
+        Files count by their path, bytes by their content, PIL images by their size only. *key* and
+        *external_task_id* are names, not content.
         """
         named = {name: _identity(source) for name, source in self.pictures()}
-        plain = self.body(None, dict.fromkeys(named, "")) | {"pictures": named}
-        text = json.dumps(plain, sort_keys=True, default=str)
+        text = json.dumps([self.body(None, dict.fromkeys(named, "")), named], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

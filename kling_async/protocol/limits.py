@@ -26,6 +26,9 @@ _MOST_LEARNING = 10
 _MOST_STEPS = 16
 # A refused probe is tried again after so many seconds, or when the whole lane has turned over once; both double.
 _QUIET_SECONDS = 60.0
+# What somebody named, or was held before, is worth asking for again: at under one refusal in a hundred creates, and at
+# least so often. Beyond what was ever held quiet periods double without end, which keeps the refusals logarithmic.
+_LONGEST_QUIET = 600.0
 
 
 class NeverFits(InvalidJob):
@@ -87,12 +90,13 @@ class Estimate:
     The believed limit of one lane.
 
     Up to *proven* slots were seen to be held at once; a create that goes beyond is *risky*, and few of those may be
-    unanswered at a time. A learned limit is "ramping" until its first refusal: whenever it is full, the next ticket raises it.
-    After a refusal one ticket at a time may stretch it, after a quiet period that doubles with each refusal; a
+    unanswered at a time. A learned limit is "ramping" until its first refusal: whenever it is full, the next ticket
+    raises it. After a refusal one ticket may stretch it, after a quiet period that doubles with each refusal; a
     stretched limit that lives through such a period may next be stretched by twice as many tickets.
 
     A refusal of a heavy ticket says only that the sum was too much. What was proven below that sum is not
     contradicted, so up to *hope* the limit comes back without a quiet period, as soon as a ticket makes use of it.
+    The sum itself is a wall: a ticket that alone weighs as much waits for a quiet period, and lighter ones pass it.
     """
 
     source: Limit
@@ -101,6 +105,8 @@ class Estimate:
     hope: int = field(init=False, default=0)
     risky: int = field(init=False, default=0)
     ramping: bool = field(init=False)
+    _wall: int | None = field(init=False, default=None)
+    _best: int = field(init=False, default=0)
     _turned: int = field(init=False, default=0)
     _since: float = field(init=False, default=0.0)
     _quiet: int = field(init=False, default=0)
@@ -143,9 +149,13 @@ class Estimate:
             return False
         return self.ramping or self._allowed > 0 or self._is_quiet(now)
 
+    def worth_trying(self, slots: int, now: float) -> bool:
+        """Tell whether a ticket of *slots* may be sent alone, or kept room for: not if as much was refused of late."""
+        return self._wall is None or slots < self._wall or self._is_quiet(now)
+
     def next_stretch(self, now: float) -> float | None:
         """Tell when a full lane may stretch if no event comes before; None if it cannot or may already."""
-        at = self._since + self._quiet * _QUIET_SECONDS
+        at = self._quiet_ends()
         return at if at > now and not self.ramping and not self.at_ceiling else None
 
     def stretch(self, total: int, now: float) -> None:
@@ -156,19 +166,23 @@ class Estimate:
             return
         if self._allowed == 0:
             if self._on_trial:
-                self._step = min(self._step * 2, 2 if self.ceiling is None else _MOST_STEPS)
+                self._step = min(self._step * 2, _MOST_STEPS if self._held_before() else 2)
                 self._quiet = max(1, self._quiet // 2)
             self._allowed, self._on_trial = self._step, True
         self._allowed -= 1
         self._turned, self._since = 0, now
 
-    def move_alone(self, total: int) -> None:
-        """Raise the limit to *total* because a ticket is sent while nothing is held: the only way to learn then."""
-        self._move(max(self.limit, total), "probe")
+    def stretch_alone(self, total: int, now: float) -> None:
+        """Raise the limit to *total*, because a ticket that needs it is being sent while nothing is held."""
+        self._move(total, "probe")
+        self._turned, self._since = 0, now
 
     def prove(self, held: int) -> None:
         """Note that the service was seen to hold *held* slots at once."""
         self.proven = max(self.proven, min(held, self.limit))
+        self._best = max(self._best, self.proven)
+        if self._wall is not None and held >= self._wall:
+            self._wall = None
 
     def doubt(self, held: int) -> None:
         """Forget what was proven beyond *held*, so that a service that comes back is not run over."""
@@ -182,16 +196,22 @@ class Estimate:
         """
         Come down to what is *held* after a ticket of *slots* was refused.
 
-        *fresh* tells that it belongs to no burst already counted.
+        *fresh* tells that it belongs to no burst already counted. Only what was tried beyond the limit makes the
+        quiet period longer: others may take our slots one by one, and give them back at once.
         """
-        self.hope = min(max(self.hope, self.proven), held + slots - 1)
+        total = held + slots
+        tried = self._on_trial or (self._wall is not None and total >= self._wall)
+        self._wall = total if self._wall is None else min(self._wall, total)
+        self.hope = min(max(self.hope, self.proven), total - 1)
         self._move(min(self.limit, max(1, held)), "refused")
-        self.proven = min(self.proven, self.limit)
+        # Tasks that have ended unseen make the lane believe to hold a little more than the service counts, so the
+        # last slots below a limit that was refused are proven anew, not taken by a herd.
+        self.proven = min(self.proven, self.limit - self.limit // 50)
         self.ramping = False
         self._on_trial, self._step, self._allowed = False, 1, 0
         self._turned, self._since = 0, now
-        if fresh:
-            self._quiet = max(1, min(self._quiet * 2, self._longest()))
+        if fresh and (tried or self._quiet == 0):
+            self._quiet = max(1, self._quiet * 2)
 
     def replace(self, source: Limit) -> None:
         """Take *source* as the new word on the limit; what a refusal has taught stays until probed again."""
@@ -208,12 +228,15 @@ class Estimate:
         return changes
 
     def _is_quiet(self, now: float) -> bool:
-        return self._turned >= self._quiet * self.limit or now >= self._since + self._quiet * _QUIET_SECONDS
+        turns = min(self._quiet, max(16, 128 // self.limit)) if self._held_before() else self._quiet
+        return self._turned >= turns * self.limit or now >= self._quiet_ends()
 
-    def _longest(self) -> int:
-        # A ceiling somebody named is worth asking for again, at under one refusal in a hundred creates; a learned one
-        # has no such claim, and doubling without end keeps its refusals logarithmic.
-        return 1 << 20 if self.ceiling is None else max(16, 256 // self.limit)
+    def _quiet_ends(self) -> float:
+        pause = self._quiet * _QUIET_SECONDS
+        return self._since + (min(pause, _LONGEST_QUIET) if self._held_before() else pause)
+
+    def _held_before(self) -> bool:
+        return self.ceiling is not None or self.limit < 0.9 * self._best
 
     def _move(self, after: int, reason: Reason) -> None:
         if after != self.limit:

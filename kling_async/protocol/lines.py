@@ -16,6 +16,16 @@ from attrs import Factory, define, field
 
 __all__ = ["Lines", "Party", "State", "Ticket"]
 
+# How many slots may pass a ticket that does not fit. Keeping room for it idles about weight / 2 * weight / limit slots for
+# the time of a task, which a wait for twenty times that turns into a few per cent. In simulation a lane of 9 slots
+# with n from 1 to 9 reaches 0.95 of the best packing from 8 times the weight on and gains nothing beyond 12.
+_IDLE_WORTH = 20
+_LEAST_PATIENCE = 2
+_MOST_PATIENCE = 12
+# Slots that go to another party, or to a lower priority, use that patience up faster.
+_COST_OTHER = 4
+_COST_LOWER = 12
+
 
 class State(Enum):
     """Where a ticket stands."""
@@ -37,7 +47,20 @@ class Ticket:
     epoch: int = 0
     risky: bool = False
     passed: int = 0
-    refused_alone: bool = False
+
+    def let_pass(self, other: Ticket) -> None:
+        """Note that *other* goes first, though this one is next."""
+        if other.party is self.party:
+            self.passed += other.slots
+        else:
+            self.passed += other.slots * (
+                _COST_OTHER if other.party.level is self.party.level else _COST_LOWER
+            )
+
+    def has_no_patience(self, limit: int) -> bool:
+        """Tell whether room must be kept for this ticket now, in a lane of *limit* slots."""
+        fair = min(_MOST_PATIENCE * self.slots, _IDLE_WORTH * self.slots * self.slots // limit)
+        return self.passed >= max(_LEAST_PATIENCE * self.slots, fair)
 
 
 @define(eq=False)

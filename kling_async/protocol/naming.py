@@ -78,7 +78,7 @@ def _parse(template: str) -> _Shape:
     before, between, after = match["before"], match["between"], match["after"]
     if not between or between.isdigit():
         raise ConfigError(
-            f"expected more than digits between {{key}} and {{index}}, found {template!r}; try '{{key}}_{{index}}'"
+            f"expected a name template with more than digits between {{key}} and {{index}}, found {template!r}; try '{{key}}_{{index}}'"
         )
     text = before + between + after
     if _sanitise(f"x{text}x") != f"x{text}x" or before[:1] in {".", " "} or _RESERVED.match(f"{before}."):

@@ -10,7 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from kling_async.errors import MalformedReply
-from kling_async.protocol.codec import number, text
+from kling_async.protocol.codec import code_of, number, text
 from kling_async.protocol.codes import api_error
 
 __all__ = ["Pack", "read_packs", "slots_in"]
@@ -56,9 +56,9 @@ def read_packs(data: object, *, request_id: str = "") -> tuple[Pack, ...]:
     """
     if not isinstance(data, Mapping):
         raise MalformedReply("expected an object with resource packs, found none", 200, request_id)
-    code = number(data.get("code")) or 0
+    code = code_of(data.get("code"))
     if code:
-        raise api_error(int(code), 200, text(data.get("msg")), request_id=request_id)
+        raise api_error(code, 200, text(data.get("msg")), request_id=request_id)
     entries = data.get("resource_pack_subscribe_infos")
     return tuple(
         Pack(

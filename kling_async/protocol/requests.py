@@ -40,10 +40,15 @@ def create_request(path: str, body: Body) -> Request:
 
 
 def find_request(path: str, task_or_external_id: str) -> Request:
-    """Query one task; the service matches the one path segment against both kinds of id."""
-    if not task_or_external_id.strip() or task_or_external_id in {".", ".."}:
-        raise ConfigError(f"expected a task id or an external id, found {task_or_external_id!r}")
-    return Request(method="GET", path=f"{path}/{quote(task_or_external_id, safe='')}")
+    """
+    Query one task; the service matches the one path segment against both kinds of id.
+
+    Raises `ConfigError` for what cannot be a path segment: nothing, blanks, dots, half a surrogate pair.
+    """
+    asked = task_or_external_id
+    if asked.strip() in {"", ".", ".."} or asked != asked.encode(errors="replace").decode():
+        raise ConfigError(f"expected a task id or an external id, found {asked!r}")
+    return Request(method="GET", path=f"{path}/{quote(asked, safe='')}")
 
 
 def list_request(path: str, page: int, page_size: int) -> Request:

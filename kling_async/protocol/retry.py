@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from attrs import define, field, frozen
@@ -18,7 +19,7 @@ LONGEST_WISH = 60.0
 
 @frozen(kw_only=True)
 class Pacing:
-    """Exponential pauses with full jitter: between half a step and a whole one, never more than *cap* seconds."""
+    """Exponential pauses with jitter: between half a step and a whole one, never more than *cap* seconds."""
 
     base: float = 0.5
     cap: float = 20.0
@@ -27,7 +28,7 @@ class Pacing:
         """
         Return the seconds to wait after failed *attempt* (1, 2, …); *dice* is drawn from [0, 1).
 
-        *wish* is the service's `Retry-After`, which wins.
+        *wish* is the service's `Retry-After`, already bounded by `retry_after()`, which wins.
         """
         if wish is not None:
             return wish
@@ -56,7 +57,9 @@ def retry_after(headers: Mapping[str, str], service_time: float | None = None) -
 def http_date(text: str) -> float | None:
     """Return the Unix time of an HTTP date, None if it is none."""
     try:
-        return parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
+        # A date without a zone is in GMT like all others, and not in the zone of this machine.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

@@ -42,7 +42,7 @@ def job_from_row(row: object, base: Path | None = None) -> MultiImage:
     for name, value in row.items():
         short = _WIRE_NAMES.get(name, name)
         if short not in _NAMES:
-            near = get_close_matches(str(name), [*_NAMES, *_WIRE_NAMES], n=1)
+            near = get_close_matches(str(name)[:80], [*_NAMES, *_WIRE_NAMES], n=1)
             remedy = f"did you mean {near[0]!r}?" if near else "remove it, or put it into extra"
             raise InvalidJob.because(str(name)[:80], "a known field", "an unknown one", remedy)
         if short in fields:

@@ -11,20 +11,21 @@ exists) or gone. ASKING and RUNNING tickets hold their slots; nothing but *relea
                │  └──refused, throttled, paused: back to its old place in the queue
                └──withdraw──> gone                     adopt ──> RUNNING
 
-The lane itself is OPEN (everybody who fits is granted), COOLING (nobody until a time; a release of ours ends it early
-unless the service named the time) or PROBING (one single create may be under way; once it is accepted: OPEN). Any refusal,
-throttle or pause leads to COOLING, the end of that to PROBING. Independently it may be stopped: nobody is granted, all
-else goes on.
+The lane itself is OPEN (everybody who fits is granted), COOLING (nobody until a time; a release of ours ends it
+early unless the service named the time) or PROBING (one single create may be under way; once it is accepted:
+OPEN). Any refusal, throttle or pause leads to COOLING, the end of that to PROBING. Independently it may be stopped:
+nobody is granted, all else goes on.
 
 What is guaranteed:
-- The held weights never pass the believed limit by a grant. They can only be above it by *adopt()* or a lowered limit, and then nothing
-  is granted until they are below.
-- The limit rises above what was believed only by sending a ticket that waits and does not fit ("stretch"), never over a ceiling.
-- The next in line may be passed by others that fit for a bounded number of slots; then room is kept for it. It is
-  never passed by more than that, whatever it weighs.
+- A grant never makes the held weights pass the believed limit. They are above it only after *adopt()* or when the
+  limit came down, and then nothing is granted until they are below.
+- The limit rises only by sending a ticket that waits and does not fit, never over a ceiling. Few creates at a time
+  go beyond what was ever seen to be held, so a limit that is believed wrongly costs few refusals.
+- The next in line may be passed by others that fit for a bounded number of slots; then room is kept for it, unless
+  as much as it weighs was refused a moment ago.
 - While nothing is held, one ticket may always be tried alone, at the pace of the cool-down.
-- A cancelled caller withdraws a WAITING ticket at any moment without a trace. It must not release an ASKING one before
-  it is known that the create did not happen: an unanswered create may be a task that holds slots.
+- A cancelled caller withdraws a WAITING ticket at any moment without a trace. It must not release an ASKING one
+  before it is known that the create did not happen: an unanswered create may be a task that holds slots.
 - No call costs more than the tickets it grants and the number of different weights and parties waiting.
 """
 
@@ -39,13 +40,6 @@ from kling_async.protocol.limits import Change, Estimate, Limit, NeverFits
 from kling_async.protocol.lines import Lines, State, Ticket
 
 __all__ = ["Lane", "Limit", "NeverFits"]
-
-# How many times its own weight may pass a ticket that does not fit. In simulation a lane of 9 slots with n drawn from 1 to 9
-# reaches 0.95 of the best packing from about 8 on and gains nothing above 12.
-_PATIENCE = 12
-# Slots that go to another party, or to a lower priority, use that patience up faster.
-_COST_OTHER = 4
-_COST_LOWER = 12
 
 
 @define(eq=False, repr=False)
@@ -82,9 +76,9 @@ class Lane:
         """
         Join the queue for *slots*, to be named by *grant()* in its turn.
 
-        A higher *priority* goes first. Parties of equal priority (a batch, the single creates of an application) share the
-        slots evenly; they should be few. Raises `NeverFits` if the lane can never hold so many, `ValueError` if
-        *ticket* is in the lane already or *slots* is not positive.
+        A higher *priority* goes first. Parties of equal priority (a batch, the single creates of an application)
+        share the slots evenly; they should be few. Raises `NeverFits` if the lane can never hold so many,
+        `ValueError` if *ticket* is in the lane already or *slots* is not positive.
         """
         if slots < 1:
             raise ValueError(f"expected a ticket of at least one slot, found {slots}")
@@ -133,7 +127,7 @@ class Lane:
                     self.full_since = now
                 return granted, self._estimate.next_stretch(now)
             if ticket is not head:
-                head.passed += ticket.slots * _cost(head, ticket)
+                head.let_pass(ticket)
             self._take(ticket, now)
             granted.append(ticket.key)
         return granted, None
@@ -158,7 +152,6 @@ class Lane:
         found = self._give_back(ticket, now)
         self.refusals += 1
         found.passed = 0
-        found.refused_alone = self.held == 0
         if self.refused_since is None:
             self.refused_since = now
         fresh = self._cool(found, now, dice, retry_after, breakable=True)
@@ -194,7 +187,7 @@ class Lane:
         else:
             self._running -= found.slots
             self._estimate.turn_over(found.slots)
-            self._cooldown.interrupt()
+            self._cooldown.interrupt(found.slots, self.held)
             # A slot is free for certain, so a probe whose fate is unknown need not be waited for.
             self._probe = None
         self.held -= found.slots
@@ -272,7 +265,7 @@ class Lane:
         return self._used
 
     def offered_seconds(self, now: float) -> float:
-        """Return the slot-seconds the believed limit has offered since the first ticket; what utilisation is measured by."""
+        """Return the slot-seconds the believed limit has offered since the first ticket, what utilisation is taken of."""
         self._count(now)
         return self._offered
 
@@ -301,7 +294,7 @@ class Lane:
         found: Ticket | None = head
         if head.slots > room:
             self._lines.block(head)
-            kept = head.passed >= _PATIENCE * head.slots
+            kept = head.has_no_patience(estimate.limit) and estimate.worth_trying(head.slots, now)
             found = None if kept or room < 1 else self._lines.fitting(room)
             if found is None and not (estimate.at_ceiling and self.held):
                 found = self._beyond(head, kept=kept, now=now)
@@ -312,7 +305,7 @@ class Lane:
     def _beyond(self, head: Ticket, *, kept: bool, now: float) -> Ticket | None:
         """Choose a ticket that may be sent beyond the believed limit."""
         if self.held == 0:
-            return self._lines.smallest() if head.refused_alone and not kept else head
+            return head if self._estimate.worth_trying(head.slots, now) else self._lines.smallest()
         found = head if kept or self._estimate.ramping else self._lines.smallest()
         return found if self._estimate.may_stretch(self.held + found.slots, now) else None
 
@@ -325,7 +318,7 @@ class Lane:
             if self.held:
                 estimate.stretch(held, now)
             else:
-                estimate.move_alone(held)
+                estimate.stretch_alone(held, now)
         self.held = held
         ticket.state = State.ASKING
         ticket.epoch = self._cooldown.epoch
@@ -391,10 +384,3 @@ class Lane:
             self._used += passed * self.held
             self._offered += passed * self._estimate.limit
             self._counted_at = now
-
-
-def _cost(head: Ticket, ticket: Ticket) -> int:
-    """Tell how much of its patience *head* loses for each slot of a *ticket* that passes it."""
-    if ticket.party is head.party:
-        return 1
-    return _COST_OTHER if ticket.party.level is head.party.level else _COST_LOWER

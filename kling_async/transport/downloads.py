@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from kling_async.transport.files import EXTENSIONS, OtherFileExists, PartFile, S
 
 __all__ = ["FetchRules", "SavedFile", "open_result_session", "read_picture", "save_picture"]
 
-_BLOCK = 512 * 1024  # bytes a trip to the disk thread
+_BLOCK = 1 << 20  # bytes a trip to the disk thread
 _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {403, 404, 410}
 _PASSING = {408, 425, 429}  # worth another try, as are all of 5xx
@@ -103,29 +104,29 @@ async def save_picture(
     part = PartFile(Path(folder), stem)
     try:
         async with aclosing(_fetch(session, url, rules)) as chunks:
-            await _write_blocks(chunks, part, shown)
-        with _translated(shown), _on_disk(shown):
-            header = await _in_thread(part.scan)
-        _check_header(header, rules, shown)
-        with _on_disk(shown):
-            return await _in_thread(part.place, header.format)
+            rest = await _write_blocks(chunks, part, shown)
+        with _translated(shown), _on_disk(shown, part.folder):
+            saved = await _in_thread(part.finish, rest, partial(_check_header, rules=rules, shown=shown))
+        assert saved is not None  # it was not discarded
+        return saved
     finally:
-        with anyio.CancelScope(shield=True), _on_disk(shown):
-            await _in_thread(part.discard)
+        if not part.ended:
+            with anyio.CancelScope(shield=True), _on_disk(shown, part.folder):
+                await _in_thread(part.discard)
 
 
-async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str) -> None:
+async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str) -> list[bytes]:
+    """Write *chunks* as they come; returns the last of them, which are not written yet."""
     held: list[bytes] = []
     size = 0
     async for chunk in chunks:
         held.append(chunk)
         size += len(chunk)
         if size >= _BLOCK:
-            with _on_disk(shown):
+            with _on_disk(shown, part.folder):
                 await _in_thread(part.write, held)
             held, size = [], 0
-    with _on_disk(shown):
-        await _in_thread(part.write, held)
+    return held
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) -> AsyncGenerator[bytes, None]:
@@ -136,7 +137,7 @@ async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) ->
             _check_status(response.status, shown)
             announced = response.content_length
             if announced is not None and announced > rules.max_bytes:
-                raise DownloadError(_too_large(announced, rules), shown)
+                raise DownloadError(_too_large(rules), shown)
             got = 0
             async for chunk in response.content.iter_any():
                 if not got and sniff(chunk) not in EXTENSIONS and len(chunk) >= 16:
@@ -145,7 +146,7 @@ async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) ->
                     )
                 got += len(chunk)
                 if got > rules.max_bytes:
-                    raise DownloadError(_too_large(got, rules), shown)
+                    raise DownloadError(_too_large(rules), shown)
                 yield chunk
             if announced is not None and got != announced:
                 raise DownloadError(f"expected {announced:,} bytes, found {got:,}", shown, retryable=True)
@@ -232,8 +233,8 @@ def _scan_bytes(data: bytearray) -> PictureHeader:
             return header
 
 
-def _too_large(size: int, rules: FetchRules) -> str:
-    return f"expected at most {rules.max_bytes:,} bytes, found {size:,} or more"
+def _too_large(rules: FetchRules) -> str:
+    return f"expected at most {rules.max_bytes:,} bytes, found more"
 
 
 def _shown(url: object) -> str:
@@ -273,7 +274,7 @@ def _safe(error: Exception) -> Exception | None:
 
 
 @contextmanager
-def _on_disk(shown: str) -> Iterator[None]:
+def _on_disk(shown: str, folder: Path) -> Iterator[None]:
     """Turn what the file system raises into DownloadError with the file's name."""
     try:
         yield
@@ -282,9 +283,9 @@ def _on_disk(shown: str) -> Iterator[None]:
         raise DownloadError(message, shown) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise DownloadError(
-            f"the picture could not be written to {error.filename or 'its file'}: {reason}", shown, local=True
-        ) from error
+        where = error.filename if isinstance(error.filename, str) else folder
+        message = f"the picture could not be written to {where}: {reason}"
+        raise DownloadError(message, shown, local=True) from error
 
 
 async def _in_thread(function: Callable[..., _T], *args: Any) -> _T:

@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,7 +69,7 @@ class PartFile:
     A cancelled wait leaves its thread running, so every step holds *_lock*, and after *discard()* none has any effect.
     """
 
-    _folder: Path
+    folder: Path
     _stem: str
     _file: BinaryIO | None = None
     _path: Path = field(init=False)
@@ -79,55 +79,67 @@ class PartFile:
     _lock: threading.Lock = Factory(threading.Lock)
 
     def __attrs_post_init__(self) -> None:
-        self._path = self._folder / f"{self._stem}.{secrets.token_hex(4)}.part"
+        self._path = self.folder / f"{self._stem}.{secrets.token_hex(4)}.part"
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing is left to be taken away."""
+        return self._ended
 
     def write(self, blocks: Iterable[bytes]) -> None:
         """Append *blocks*; the first call makes the folder and the file."""
         with self._lock:
+            if not self._ended:
+                self._append(blocks)
+
+    def finish(self, blocks: Iterable[bytes], check: Callable[[PictureHeader], None]) -> SavedFile | None:
+        """
+        Append the last *blocks*, let *check* see the header, flush the file and give it its name.
+
+        The extension is that of the content. A file of that name with the same content is left as it is. Raises
+        OtherFileExists for any other, UnreadablePicture, OSError, and what *check* raises. Returns None only after
+        *discard()*, to nobody.
+        """
+        with self._lock:
             if self._ended:
-                return
-            if self._file is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._file = os.fdopen(os.open(self._path, _CREATE, 0o666), "w+b", buffering=0)
-            for block in blocks:
-                _write_all(self._file, block)
-                self._digest.update(block)
-                self._size += len(block)
-
-    def scan(self) -> PictureHeader:
-        """Read the header of what was written; raises UnreadablePicture."""
-        with self._lock:
-            assert self._file is not None
-            return scan_file(self._file, self._size, webp=True)
-
-    def place(self, kind: str) -> SavedFile:
-        """
-        Flush the file and give it its name, with the extension of *kind*.
-
-        A file of that name with the same content is left as it is. Raises OtherFileExists for any other, and OSError.
-        """
-        with self._lock:
-            final = self._folder / f"{self._stem}.{EXTENSIONS[kind]}"
-            saved = SavedFile(path=final, size=self._size, sha256=self._digest.hexdigest(), format=kind)
-            assert self._file is not None
-            os.fsync(self._file.fileno())
-            self._file.close()
+                return None
+            file = self._append(blocks)
+            header = scan_file(file, self._size, webp=True)
+            check(header)
+            os.fsync(file.fileno())
+            file.close()
+            final = self.folder / f"{self._stem}.{EXTENSIONS[header.format]}"
+            saved = SavedFile(
+                path=final, size=self._size, sha256=self._digest.hexdigest(), format=header.format
+            )
             try:
                 _rename_new(self._path, final)
             except FileExistsError:
                 if _sha256(final) != saved.sha256:
                     raise OtherFileExists(errno.EEXIST, "another file has this name", str(final)) from None
+                self._path.unlink()
             else:
-                _sync_folder(self._folder)
+                _sync_folder(self.folder)
+            self._ended = True
             return saved
 
     def discard(self) -> None:
-        """Take away what is left; does nothing to a file that has its name. To be called in any case."""
+        """Take away what is left; does nothing to a file that has its name."""
         with self._lock:
-            self._ended = True
-            if self._file is not None:
+            if self._file is not None and not self._ended:
                 self._file.close()
                 self._path.unlink(missing_ok=True)
+            self._ended = True
+
+    def _append(self, blocks: Iterable[bytes]) -> BinaryIO:
+        if self._file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.fdopen(os.open(self._path, _CREATE, 0o666), "w+b", buffering=0)
+        for block in blocks:
+            _write_all(self._file, block)
+            self._digest.update(block)
+            self._size += len(block)
+        return self._file
 
 
 def _write_all(file: BinaryIO, block: bytes) -> None:
@@ -168,10 +180,12 @@ def _sha256(path: Path) -> str:
         fd = os.open(path, _READ)
     except OSError:
         return ""  # a symlink, or one that may not be read: not known to be the same
-    with os.fdopen(fd, "rb", buffering=0) as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return ""
         digest = hashlib.sha256()
-        while block := file.read(_BLOCK):
+        while block := os.read(fd, _BLOCK):
             digest.update(block)
-    return digest.hexdigest()
+        return digest.hexdigest()
+    finally:
+        os.close(fd)

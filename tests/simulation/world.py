@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from math import ceil
 from random import Random
@@ -74,7 +75,6 @@ class World:
     _dice: Random = field(init=False)
     _events: list[tuple[float, int, Callable[[], None]]] = field(init=False, default=Factory(list))
     _numbers: Iterator[int] = field(init=False, default=Factory(count))
-    _weights: dict[int, int] = field(init=False, default=Factory(dict))
     _asked: dict[int, float] = field(init=False, default=Factory(dict))
     _next_job: int = field(init=False, default=0)
     _live: int = field(init=False, default=0)
@@ -82,6 +82,7 @@ class World:
     _now: float = field(init=False, default=0.0)
     _counted: float = field(init=False, default=0.0)
     _wake: float | None = field(init=False, default=None)
+    _begun: dict[int, float] = field(init=False, default=Factory(dict))
 
     def __attrs_post_init__(self) -> None:
         self.found = Findings(lane=Lane(self.scenario.limit))
@@ -90,7 +91,7 @@ class World:
     def run(self, until: float = float("inf")) -> Findings:
         """Run until every job has ended, or until the time given."""
         for at, slots in self.scenario.foreign:
-            self._at(at, lambda slots=slots: self._foreign(slots))  # type: ignore[misc]  # a default argument binds the value
+            self._at(at, partial(self._foreign, slots))
         self._turn()
         while self._events and self.found.succeeded < len(self.scenario.weights):
             at, _, happens = heapq.heappop(self._events)
@@ -125,9 +126,9 @@ class World:
         granted, again = lane.grant(now)
         assert lane.held <= lane.limit or not granted
         self.found.changes += lane.changes()
-        for job in granted:
-            assert isinstance(job, int)
-            self._at(now + scenario.latency / 2, lambda job=job: self._arrive(job))  # type: ignore[misc]  # as above
+        for ticket in granted:
+            assert isinstance(ticket, int)
+            self._at(now + scenario.latency / 2, partial(self._arrive, ticket))
         if again is not None and (self._wake is None or again < self._wake or self._wake <= now):
             self._wake = again
             self._at(again, self._woken)
@@ -143,6 +144,7 @@ class World:
         self.found.posts.append((now, code))
         if code == 0:
             self._live += slots
+            self._begun[job] = now
             self.found.peak = max(self.found.peak, self._live)
             self._at(now + scenario.seconds(self._dice), lambda: self._end(job))
         self._at(now + scenario.latency / 2, lambda: self._answer(job, code))
@@ -160,6 +162,9 @@ class World:
 
     def _end(self, job: int) -> None:
         """End a task; the poller sees it at its next look."""
+        party = job % self.scenario.parties
+        used = (self._now - self._begun.pop(job)) * self.scenario.weights[job]
+        self.found.shares[party] = self.found.shares.get(party, 0.0) + used
         self._live -= self.scenario.weights[job]
         step = self.scenario.look_every
         self._at(

@@ -1,0 +1,1 @@
+"""Many jobs at once: manifests in, outcomes and files out."""

@@ -1,0 +1,213 @@
+"""
+The second half of a batch: from a task that succeeded to an outcome that can be taken.
+
+Savers fetch pictures, some jobs at once and apart from the slots; the scribe writes the lines of all that finished
+meanwhile in one go. An outcome goes out only when its line is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from attrs import define, field, frozen
+
+from kling_async._crash import crash_point
+from kling_async.batch.entries import Entry
+from kling_async.batch.outcomes import Failed, Outcome, Succeeded
+from kling_async.batch.sinks import Folder, result_row
+from kling_async.client.emitter import Emitter
+from kling_async.client.results import Keeper
+from kling_async.errors import KlingError, TaskNotFound
+from kling_async.journal.journal import Journal
+from kling_async.protocol.events import Saved
+from kling_async.protocol.lifecycle import JobState, is_final
+from kling_async.protocol.naming import file_stem
+from kling_async.protocol.tasks import Task
+
+__all__ = ["Crop", "Harvest"]
+
+_SAVERS = 16
+
+
+@frozen
+class Crop:
+    """A task that succeeded, with what fetches its pictures."""
+
+    entry: Entry
+    task: Task
+    account: str
+    keeper: Keeper
+
+
+_Crops: TypeAlias = tuple[MemoryObjectSendStream[Crop], MemoryObjectReceiveStream[Crop]]
+_Ends: TypeAlias = tuple[
+    MemoryObjectSendStream[tuple[Entry, Outcome]], MemoryObjectReceiveStream[tuple[Entry, Outcome]]
+]
+
+
+def _endless_crops() -> _Crops:
+    return anyio.create_memory_object_stream[Crop](float("inf"))
+
+
+def _endless_ends() -> _Ends:
+    return anyio.create_memory_object_stream[tuple[Entry, Outcome]](float("inf"))
+
+
+@define(eq=False)
+class Harvest:
+    """
+    Brings in what a batch's tasks made; *folder* None keeps no pictures and writes no lines, *journal* None no states.
+
+    *deliver* is called once for each job, in the end. The streams are unbounded, because the runner bounds how many
+    jobs are on their way.
+    """
+
+    _folder: Folder | None
+    _emitter: Emitter
+    _deliver: Callable[[Entry, Outcome], None]
+    journal: Journal | None = field(default=None, init=False, repr=False)
+    _crops: _Crops = field(factory=_endless_crops, init=False, repr=False)
+    _ends: _Ends = field(factory=_endless_ends, init=False, repr=False)
+
+    def start(self, group: TaskGroup) -> None:
+        """Start savers and scribe in *group*; they end after `close()`."""
+        group.start_soon(self._write_lines)
+        for _ in range(_SAVERS):
+            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
+
+    def bring(self, crop: Crop) -> None:
+        """Take in a task that succeeded."""
+        ledger = crop.entry.ledger
+        if ledger is not None and ledger.record.state is JobState.SUBMITTED:
+            ledger.succeeded()
+        if self._folder is None:
+            self.end(crop.entry, _succeeded(crop, ()))
+        else:
+            self._crops[0].send_nowait(crop)
+
+    def end(self, entry: Entry, outcome: Outcome) -> None:
+        """Take in how a job ended that has no pictures to be saved."""
+        if self._folder is None and self.journal is None:
+            self._deliver(entry, outcome)
+        else:
+            self._ends[0].send_nowait((entry, outcome))
+
+    def close(self) -> None:
+        """Let savers and scribe end once all is brought in; safe to call again."""
+        for stream in (*self._crops, self._ends[0]):
+            stream.close()
+
+    def abandon(self) -> None:
+        """Close everything as it is."""
+        self.close()
+        self._ends[1].close()
+
+    async def _save_all(
+        self,
+        crops: MemoryObjectReceiveStream[Crop],
+        ends: MemoryObjectSendStream[tuple[Entry, Outcome]],
+    ) -> None:
+        async with crops, ends:
+            async for crop in crops:
+                ends.send_nowait((crop.entry, await self._save(crop)))
+
+    async def _save(self, crop: Crop) -> Outcome:
+        assert self._folder is not None, "without a folder nothing is saved"
+        files: list[Path] = []
+        try:
+            for image in crop.task.images:
+                stem = file_stem("{key}_{index}", crop.entry.key, image.index)
+                saved = await crop.keeper.keep(image, self._folder.images, stem)
+                files.append(saved.path)
+                self._tell(crop, saved.path, saved.size)
+        except KlingError as error:
+            return Failed(
+                key=crop.entry.key,
+                job=crop.entry.job,
+                error=error,
+                task=crop.task,
+                attempts=crop.entry.attempts,
+                account=crop.account,
+                external_task_id=crop.entry.external_task_id,
+            )
+        return _succeeded(crop, tuple(files))
+
+    def _tell(self, crop: Crop, path: Path, size: int) -> None:
+        if self._emitter.active:
+            self._emitter.emit(
+                Saved(
+                    account=crop.account,
+                    key=crop.entry.key,
+                    external_task_id=crop.entry.external_task_id,
+                    task_id=crop.task.task_id,
+                    path=str(path),
+                    size=size,
+                )
+            )
+
+    async def _write_lines(self) -> None:
+        async with self._ends[1] as ends:
+            async for first in ends:
+                batch = [first, *_all_of(ends)]
+                await self._write_down(batch)
+                for entry, outcome in batch:
+                    self._deliver(entry, outcome)
+
+    async def _write_down(self, batch: list[tuple[Entry, Outcome]]) -> None:
+        """Write the states of what ended, and when those are on the disk, the lines."""
+        now = datetime.now(UTC)
+        lines: list[str] = []
+        for entry, outcome in batch:
+            row = result_row(outcome, self._folder.path if self._folder else None, now)
+            if _record_end(entry, outcome, row):
+                lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        if self.journal is not None:
+            await self.journal.flush()
+        crash_point("after-done")
+        if self._folder is not None and lines:
+            await self._folder.write(lines)
+
+
+def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
+    """Note the end of *entry* on its page; False if its life goes on, for example because its task still runs."""
+    ledger = entry.ledger
+    if ledger is None:
+        return True
+    if isinstance(outcome, Succeeded):
+        ledger.done(row)
+        return True
+    assert isinstance(outcome, Failed), "what was skipped is not brought in"
+    if not is_final(ledger.record.state, outcome.error):
+        return False
+    ledger.failed(row, lost=isinstance(outcome.error, TaskNotFound))
+    return True
+
+
+def _all_of(
+    stream: MemoryObjectReceiveStream[tuple[Entry, Outcome]],
+) -> list[tuple[Entry, Outcome]]:
+    found = []
+    while stream.statistics().current_buffer_used:
+        found.append(stream.receive_nowait())
+    return found
+
+
+def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
+    assert crop.entry.job is not None, "rows that are no job have no task"
+    return Succeeded(
+        key=crop.entry.key,
+        job=crop.entry.job,
+        task=crop.task,
+        files=files,
+        units=crop.task.units,
+        attempts=crop.entry.attempts,
+        account=crop.account,
+        external_task_id=crop.entry.external_task_id,
+    )

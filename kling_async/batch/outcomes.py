@@ -1,0 +1,75 @@
+"""How one job of a batch ended, as a value."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+from kling_async.errors import BatchStopped, KlingError
+from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.tasks import Task
+
+__all__ = ["Failed", "Outcome", "Skipped", "Succeeded"]
+
+
+@frozen(kw_only=True)
+class Succeeded:
+    """
+    The task succeeded and, where an *out* was given, its pictures are saved.
+
+    *files* are the paths of the pictures in their order, *units* is what the service says it cost (None where it says
+    nothing), *attempts* how many tasks were made for the job. *job* is None only for a task that an earlier run made and
+    whose row is no longer in the input.
+    """
+
+    key: str
+    job: MultiImage | None = field(repr=False)
+    task: Task
+    files: tuple[Path, ...] = ()
+    units: Decimal | None = None
+    attempts: int = 1
+    account: str = ""
+    external_task_id: str = ""
+
+    def unwrap(self) -> Task:
+        """Return the task."""
+        return self.task
+
+
+@frozen(kw_only=True)
+class Failed:
+    """
+    The job did not bring its pictures; *error* says why and what to do.
+
+    *job* is None for a row that is no job. *task* is there when one was made, which may have been charged.
+    """
+
+    key: str
+    job: MultiImage | None = field(repr=False)
+    error: KlingError
+    task: Task | None = None
+    attempts: int = 0
+    account: str = ""
+    external_task_id: str = ""
+
+    def unwrap(self) -> Task:
+        """Raise *error*."""
+        raise self.error
+
+
+@frozen(kw_only=True)
+class Skipped:
+    """Nothing was done for the row; *reason* says why, for example because it is done already."""
+
+    key: str
+    reason: str
+
+    def unwrap(self) -> Task:
+        """Raise `BatchStopped`: there is no task to return."""
+        raise BatchStopped(f"{self.key} was skipped: {self.reason}")
+
+
+Outcome: TypeAlias = Succeeded | Failed | Skipped

@@ -1,0 +1,370 @@
+"""
+The engine room of a batch.
+
+A few workers share the input. Each takes a job, submits it, and goes on: the job then only waits, as a row at the
+poller and no task of asyncio. When its task ends the harvest brings it in.
+
+    input ──workers──> waiting ──harvest──> outbox
+
+Nothing here raises for one job: its trouble is its outcome. What stops a batch as a whole (an account that cannot
+pay, a budget, a long outage) ends the submitting; what runs is collected, and the error comes after the last outcome.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+
+import anyio
+from anyio.abc import TaskGroup
+from attrs import define, evolve, field
+
+from kling_async.batch.counts import Counts
+from kling_async.batch.entries import Entry, Input, entries, external_id
+from kling_async.batch.harvest import Crop, Harvest
+from kling_async.batch.options import BatchOptions
+from kling_async.batch.outbox import Outbox
+from kling_async.batch.outcomes import Failed, Outcome, Skipped
+from kling_async.batch.resume import Attach, Disposition, Refuse, Resumption, Skip, Submit
+from kling_async.batch.sinks import Folder
+from kling_async.batch.waiting import Run, Waiting
+from kling_async.client.creation import Rules
+from kling_async.client.engine import Engine
+from kling_async.client.multi_image import prepare
+from kling_async.client.queries import Queries
+from kling_async.client.turnstile import Party
+from kling_async.errors import BatchStopped, BudgetSpent, KlingError, SubmissionUnknown, TaskTimeout
+from kling_async.journal.journal import Journal
+from kling_async.protocol.tasks import Task
+from kling_async.protocol.verdict import Verdict, judge
+
+__all__ = ["Runner"]
+
+# Outcomes that may wait to be taken, and jobs whose pictures may wait to be saved, before no more input is taken.
+_BACKLOG = 64
+# Places that in-order outcomes may be ahead of the slowest job.
+_WINDOW = 1024
+# Workers wait at their lane, so that it can choose among jobs of different weight: with fewer to choose from a small
+# lane is filled less well. Jobs that hold their pictures in memory wait in smaller numbers.
+_MOST_WORKERS = 128
+_MOST_BYTES_WAITING = 256_000_000
+# Seconds that leaving a batch waits for creates under way.
+_GRACE = 10.0
+
+
+@define(eq=False)
+class Runner:
+    """Runs the jobs of one batch; `run()` is its life, *outbox* what comes out of it, *error* why it stopped."""
+
+    _engine: Engine
+    _queries: Queries
+    _options: BatchOptions
+    _folder: Folder | None
+    _source: AsyncGenerator[Entry, None]
+    _rules: Rules
+    outbox: Outbox
+    counts: Counts
+    error: BaseException | None = field(default=None, init=False)
+    waiting: Waiting = field(init=False)
+    _harvest: Harvest = field(init=False)
+    _party: Party = field(init=False)
+    _resumption: Resumption | None = field(default=None, init=False)
+    # Without a journal, part of every external id, so that two runs of the same jobs make tasks of their own.
+    _name: str = field(init=False)
+    _scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
+    _stopping: bool = field(default=False, init=False)
+    _workers: int = field(default=0, init=False)
+    _bytes: int = field(default=0, init=False)
+    _open: int = field(default=0, init=False)
+    _turn: anyio.Lock = field(factory=anyio.Lock, init=False)
+    _room: anyio.Event = field(factory=anyio.Event, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        engine: Engine,
+        queries: Queries,
+        jobs: Iterable[Input] | AsyncIterable[Input],
+        options: BatchOptions,
+    ) -> Runner:
+        """Put the runner of *jobs* together; nothing happens before `run()`."""
+        rules = evolve(
+            queries.rules, persistent=True, stall_after=options.stall_after, priority=0, party=Party()
+        )
+        return cls(
+            engine=engine,
+            queries=queries,
+            options=options,
+            folder=Folder.at(options.out),
+            source=entries(jobs, by_content=options.journal_path is not None),
+            rules=rules,
+            outbox=Outbox(options.in_order),
+            counts=Counts(engine, options),
+        )
+
+    def __attrs_post_init__(self) -> None:
+        assert self._rules.party is not None, "a batch is a party of its own"
+        self._party = self._rules.party
+        self._name = secrets.token_hex(8)
+        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
+        self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
+
+    # The life of a batch.
+
+    async def run(self) -> None:
+        """Run until the input is used up or the batch is stopped, and all that is under way has come to its end."""
+        journal: Journal | None = None
+        try:
+            with self._scope:
+                if self._folder is not None:
+                    await self._folder.open()
+                if self._options.journal_path is not None:
+                    journal = await Journal.open(self._options.journal_path, run=_run_name(self._folder))
+                    await self._resume(journal)
+                async with anyio.create_task_group() as group:
+                    self._harvest.start(group)
+                    group.start_soon(self.waiting.watch)
+                    self._add_worker(group)
+        except Exception as error:  # noqa: BLE001  # handed to whoever iterates
+            self.error = self.error or _single(error)
+        finally:
+            await self._leave(journal)
+
+    async def _resume(self, journal: Journal) -> None:
+        if self._folder is not None:
+            await self._folder.mend(journal)
+        self._harvest.journal = journal
+        has_history = self._folder is not None and self._folder.has_history
+        self._resumption = Resumption(
+            journal, self._engine, self._queries, update=self._options.update, has_history=has_history
+        )
+        await self._resumption.begin()
+        self.counts.units_committed = self._resumption.committed
+
+    async def _leave(self, journal: Journal | None) -> None:
+        self._stopping = True
+        self._engine.dismiss(self._party, BatchStopped("the batch was left"))
+        with anyio.move_on_after(_GRACE, shield=True):
+            # A create under way may be a paid task: it is carried to its end before the batch is gone.
+            await self._party.quiet()
+        # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
+        self.waiting.leave()
+        self._harvest.abandon()
+        with anyio.CancelScope(shield=True):
+            await self._source.aclose()
+            if journal is not None:
+                await journal.aclose()
+                self.error = self.error or journal.failure
+        if self._folder is not None:
+            self._folder.close()
+        self.counts.finish()
+        self.outbox.close()
+
+    def stop(self, error: Exception | None = None) -> None:
+        """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
+        self.error = self.error or error
+        if not self._stopping:
+            self._stopping = True
+            self._engine.dismiss(self._party, BatchStopped("the batch was stopped before this job was sent"))
+            self._room.set()
+
+    def cancel(self) -> None:
+        """Leave at once; tasks that run at the service go on."""
+        self._scope.cancel()
+
+    def _end_if_done(self) -> None:
+        if not self._workers and not self._open:
+            self._harvest.close()
+            self.waiting.close()
+
+    # Taking jobs.
+
+    def _add_worker(self, group: TaskGroup) -> None:
+        self._workers += 1
+        group.start_soon(self._work, group)
+
+    async def _work(self, group: TaskGroup) -> None:
+        while (entry := await self._next()) is not None:
+            if self._workers < _MOST_WORKERS and self._bytes < _MOST_BYTES_WAITING:
+                self._add_worker(group)
+            if entry.error is not None:
+                self._fail(entry, entry.error)
+                continue
+            size = entry.bytes_held()
+            self._bytes += size
+            try:
+                await self._dispose(entry, await self._place(entry))
+            finally:
+                self._bytes -= size
+        self._workers -= 1
+        self._end_if_done()
+
+    async def _next(self) -> Entry | None:
+        """Take a job from the input once there is room for one; None when there is none left or the batch stops."""
+        async with self._turn:
+            while not self._stopping and not self._has_room():
+                self._room = anyio.Event()
+                await self._room.wait()
+            if self._stopping or self.counts.complete:
+                return None
+            try:
+                entry = await anext(self._source, None)
+            except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything
+                # What runs is paid for, so it is collected before whoever iterates is told.
+                self.stop(error)
+                return None
+            if entry is not None:
+                self._count_in()
+                return entry
+            self.counts.complete = True
+            self._take_leftovers()
+            return None
+
+    def _count_in(self) -> None:
+        self.counts.taken += 1
+        self._open += 1
+
+    def _has_room(self) -> bool:
+        if self.outbox.backlog + self.counts.saving >= _BACKLOG:
+            return False
+        return not self._options.in_order or self.counts.taken - self.outbox.next_position < _WINDOW
+
+    def _take_leftovers(self) -> None:
+        """Bring in tasks of an earlier run whose rows are gone: they are paid for."""
+        for key, ledger, attach in self._resumption.left() if self._resumption else ():
+            entry = Entry(position=self.counts.taken, key=key, ledger=ledger, attempts=ledger.record.attempt)
+            entry.external_task_id = ledger.record.external_task_id
+            self._count_in()
+            self._begin_waiting(Run(entry, attach.link, attach.row))
+
+    async def _place(self, entry: Entry) -> Disposition:
+        if self._resumption is not None:
+            return await self._resumption.place(entry)
+        entry.external_task_id = external_id(self._name, entry)
+        return Submit()
+
+    async def _dispose(self, entry: Entry, disposition: Disposition) -> None:
+        if isinstance(disposition, Submit):
+            await self._submit(entry)
+        elif isinstance(disposition, Attach):
+            self._begin_waiting(Run(entry, disposition.link, disposition.row))
+        elif isinstance(disposition, Refuse):
+            self._fail(entry, disposition.error)
+        elif isinstance(disposition, Skip):
+            self._deliver(entry, Skipped(key=entry.key, reason=disposition.reason))
+
+    # Submitting.
+
+    async def _submit(self, entry: Entry) -> None:
+        assert entry.job is not None, "rows that are no job have an error"
+        try:
+            order = await prepare(entry.job, entry.external_task_id, key=entry.key, ledger=entry.ledger)
+            self._commit(entry)
+            link, row = await self._engine.submit(order, self._rules)
+        except KlingError as error:
+            self._not_made(entry, error)
+        else:
+            self.counts.creates += 1
+            self._begin_waiting(Run(entry, link, row))
+
+    def _commit(self, entry: Entry) -> None:
+        assert entry.job is not None, "rows that are no job have an error"
+        budget, committed = self._options.budget, self.counts.units_committed + entry.job.units
+        if budget is not None and committed > budget:
+            raise BudgetSpent(
+                f"the budget is {budget} units and the next job would commit {committed}; raise it to continue",
+                budget,
+                self.counts.units_committed,
+            )
+        self.counts.units_committed = committed
+        entry.committed = entry.job.units
+
+    def _not_made(self, entry: Entry, error: KlingError) -> None:
+        if isinstance(error, SubmissionUnknown):
+            # Its units stay committed, since there may be a task.
+            entry.attempts += 1
+            self._fail(entry, error)
+            return
+        self.counts.units_committed -= entry.committed
+        if judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}:
+            self._fail(entry, error)
+            return
+        # Not this job's trouble but the account's, the service's or ours: the job stays undone.
+        if not isinstance(error, BatchStopped) or isinstance(error, BudgetSpent):
+            self.stop(error)
+        self.counts.dropped += 1
+        self._open -= 1
+        self.outbox.put(entry.position, None)
+
+    # Waiting.
+
+    def _begin_waiting(self, run: Run) -> None:
+        run.entry.attempts += 1
+        self.counts.in_flight += 1
+        self.waiting.add(run)
+
+    def _end_waiting(self, run: Run, timeout: TaskTimeout | None) -> None:
+        self.counts.in_flight -= 1
+        error = timeout or run.row.error
+        task = run.row.task
+        if error is None:
+            assert task is not None, "what is over without error has a task"
+            self.counts.spend(task)
+            try:
+                task.unwrap()
+            except KlingError as reason:
+                error = reason
+        if error is not None or task is None:
+            assert error is not None, "without a task there is an error"
+            self._fail(run.entry, error, task, run.link.name)
+            return
+        self.counts.saving += 1
+        run.entry.saving = True
+        self._harvest.bring(Crop(run.entry, task, run.link.name, self._queries.keeper(run.link, task)))
+
+    # Ending.
+
+    def _fail(self, entry: Entry, error: KlingError, task: Task | None = None, account: str = "") -> None:
+        outcome = Failed(
+            key=entry.key,
+            job=entry.job,
+            error=error,
+            task=task,
+            attempts=entry.attempts,
+            account=account,
+            external_task_id=entry.external_task_id,
+        )
+        self._harvest.end(entry, outcome)
+
+    def _deliver(self, entry: Entry, outcome: Outcome) -> None:
+        self.counts.saving -= entry.saving
+        self.counts.count(outcome)
+        self._open -= 1
+        self.outbox.put(entry.position, outcome)
+        self._room.set()
+        if isinstance(outcome, Failed):
+            self._react(outcome)
+        self._end_if_done()
+
+    def _react(self, outcome: Failed) -> None:
+        most = self._options.max_failures
+        if self._options.errors == "raise":
+            self.error = self.error or outcome.error
+            self.cancel()
+        elif most is not None and self.counts.failed > most:
+            self.stop(BatchStopped(f"more than {most} jobs failed, the last one with: {outcome.error}"))
+
+    def taken(self) -> None:
+        """Note that an outcome was taken out, so that there may be room for another job."""
+        self._room.set()
+
+
+def _run_name(folder: Folder | None) -> str | None:
+    return folder.run_name if folder is not None else None
+
+
+def _single(error: Exception) -> BaseException:
+    """Take a lone error out of the groups that task groups make."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

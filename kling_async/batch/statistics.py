@@ -1,0 +1,63 @@
+"""Where a batch stands, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from attrs import field, frozen
+
+__all__ = ["LaneStatistics", "Statistics"]
+
+
+@frozen(kw_only=True)
+class LaneStatistics:
+    """One lane (account and model): slots believed and held, jobs in its queue, refusals (1303) so far."""
+
+    account: str
+    model: str
+    slots: int
+    held: int
+    waiting: int
+    refusals: int
+
+
+@frozen(kw_only=True)
+class Statistics:
+    """
+    A batch at one moment.
+
+    Jobs are *queued* (taken from the input, not submitted), *in_flight* (a task runs), *saving*, or ended as
+    *succeeded*, *failed* or *skipped*. *units* is what the service says was spent, *units_committed* what the accepted
+    jobs cost if all succeed, *budget* the bound on that. *creates* counts accepted creates, *requests* every request of the
+    client, *refusals* creates refused for want of slots. *slot_utilisation* is slot-seconds used ÷ slot-seconds the
+    believed limits offered. *seconds* is since the start; *eta* the seconds to the end, None as long as nobody knows.
+    *waiting_for* names the jobs in flight for longest, with their seconds.
+    """
+
+    seconds: float
+    total: int | None = None
+    queued: int = 0
+    in_flight: int = 0
+    saving: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    units: Decimal = Decimal(0)
+    units_committed: int = 0
+    budget: int | None = None
+    creates: int = 0
+    requests: int = 0
+    refusals: int = 0
+    images: int = 0
+    slots: int = 0
+    slots_held: int = 0
+    slot_utilisation: float | None = None
+    eta: float | None = None
+    lanes: tuple[LaneStatistics, ...] = ()
+    waiting_for: Mapping[str, float] = field(factory=dict)
+
+    @property
+    def done(self) -> int:
+        """Jobs that ended, however."""
+        return self.succeeded + self.failed + self.skipped

@@ -1,0 +1,69 @@
+"""A group whose commands are imported when called, so that `--help` costs little; and the one place errors end."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from kling_async.errors import KlingError
+
+__all__ = ["LazyGroup"]
+
+
+class LazyGroup(click.Group):
+    """
+    A group told by *commands_at*: from a command's name to its module and its help in a line.
+
+    In its module the command is a function `<name>_command`.
+    """
+
+    def __init__(self, *args: Any, commands_at: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._commands_at = commands_at
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names in the order they were told."""
+        return list(self._commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """Import the command; None for an unknown one."""
+        if cmd_name not in self._commands_at:
+            return None
+        command = getattr(import_module(self._commands_at[cmd_name][0]), f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of *args*; a mistyped one gets the nearest name."""
+        if args and not args[0].startswith("-") and args[0] not in self._commands_at:
+            ctx.fail(self._unknown(args[0]))
+        return super().resolve_command(ctx, args)
+
+    def _unknown(self, name: str) -> str:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, self._commands_at, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see kling-async --help."
+        return f"expected a command, found {name!r}; {hint}"
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self._commands_at.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors of this package end in one line and their exit code."""
+        try:
+            return super().invoke(ctx)
+        except KlingError as error:
+            from kling_async.cli.voice import current_voice, exit_code
+
+            current_voice(ctx).fail(error)
+            ctx.exit(exit_code(error))
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("interrupted", err=True)
+            ctx.exit(130)

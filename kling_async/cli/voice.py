@@ -1,0 +1,187 @@
+"""
+How commands speak: data on stdout, talk on stderr, errors in one voice, and the exit codes.
+
+An error is one line: what was expected, what was found, what to do, and the request id where there is one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+from attrs import define, field
+
+from kling_async.errors import (
+    AccountError,
+    ApiError,
+    AuthError,
+    BatchStopped,
+    BudgetSpent,
+    ConfigError,
+    InArrears,
+    InvalidJob,
+    KlingError,
+    MalformedReply,
+    NoFreeSlot,
+    OutOfUnits,
+    RateLimited,
+    ServerError,
+    SubmissionUnknown,
+    TransportError,
+)
+
+__all__ = [
+    "ManifestError",
+    "Voice",
+    "current_voice",
+    "error_fields",
+    "exit_code",
+    "finish",
+    "reading_manifest",
+    "speaks",
+]
+
+OK, SOME_FAILED, USAGE, CONFIG, CANNOT_PAY, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+_VOICE = "kling_async.voice"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ManifestError(ConfigError):
+    """The manifest itself is bad, which is a mistake in the call and no matter of configuration."""
+
+
+# The first class that fits decides.
+EXIT_CODES: tuple[tuple[type[KlingError], int], ...] = (
+    (ManifestError, USAGE),
+    (InvalidJob, USAGE),
+    (ConfigError, CONFIG),
+    (BudgetSpent, CANNOT_PAY),
+    (InArrears, CANNOT_PAY),
+    (OutOfUnits, CANNOT_PAY),
+    (AccountError, CONFIG),
+    (AuthError, CONFIG),
+    (RateLimited, UNAVAILABLE),
+    (NoFreeSlot, UNAVAILABLE),
+    (ServerError, UNAVAILABLE),
+    (TransportError, UNAVAILABLE),
+    (MalformedReply, UNAVAILABLE),
+    (SubmissionUnknown, UNAVAILABLE),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code *error* ends a command with; that of its cause, for a batch that was stopped by one."""
+    if isinstance(error, BatchStopped) and not isinstance(error, BudgetSpent) and error.__cause__ is not None:
+        return exit_code(error.__cause__)
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), SOME_FAILED)
+
+
+def error_fields(error: KlingError) -> dict[str, object]:
+    """Return *error* as in `results.jsonl`: type, code, message and request id."""
+    api = error if isinstance(error, ApiError) else None
+    return {
+        "type": type(error).__name__,
+        "code": api.code if api else None,
+        "message": str(error),
+        "request_id": (api.request_id if api else getattr(error, "request_id", "")) or None,
+    }
+
+
+@contextmanager
+def reading_manifest() -> Iterator[None]:
+    """Make what is wrong with the manifest a mistake of the call (exit 2)."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ManifestError(error.message) from error
+
+
+def finish(code: int) -> None:
+    """End the command with *code*."""
+    click.get_current_context().exit(code)
+
+
+@define(eq=False)
+class Voice:
+    """What the caller wants to hear: *json* data, no talk when *quiet*, and the kind of *progress*."""
+
+    json: bool = False
+    quiet: bool = False
+    progress: str = "auto"
+    _above: Callable[[str], None] | None = field(default=None, init=False)
+
+    def say(self, text: str = "", *, colour: str | None = None, bold: bool = False) -> None:
+        """Tell the person something, on stderr; above the live view while there is one."""
+        if not self.quiet:
+            self._write(text, colour, bold=bold)
+
+    def warn(self, text: str) -> None:
+        """Tell something that matters even to a quiet caller."""
+        self._write(text, "yellow", bold=False)
+
+    def fail(self, error: KlingError) -> None:
+        """Tell an error that ends the command; as data too if the caller reads JSON."""
+        if self.json:
+            self.emit({"error": error_fields(error)})
+        self._write(f"error: {error}", "red", bold=False)
+
+    def data(self, text: str) -> None:
+        """Give a line of data, on stdout."""
+        click.echo(text)
+
+    def emit(self, value: object) -> None:
+        """Give *value* as one JSON document in a line, on stdout."""
+        click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+    def through(self, above: Callable[[str], None] | None) -> None:
+        """Send what is said through *above* from now on; None for straight to stderr."""
+        self._above = above
+
+    def _write(self, text: str, colour: str | None, *, bold: bool) -> None:
+        if colours(sys.stderr) and (colour or bold):
+            text = click.style(text, fg=colour, bold=bold)
+        if self._above is not None:
+            self._above(text)
+        else:
+            click.echo(text, err=True, color=None if not os.environ.get("NO_COLOR") else False)
+
+
+def colours(stream: Any) -> bool:
+    """Tell whether *stream* shows colours: a terminal, and nobody said no. FORCE_COLOR makes no terminal of a file."""
+    return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def current_voice(ctx: click.Context) -> Voice:
+    """Return the voice of the running command, or a plain one before there is any."""
+    voice = ctx.meta.get(_VOICE)
+    return voice if isinstance(voice, Voice) else Voice()
+
+
+def speaks(command: F) -> F:
+    """Give *command* the options all commands share; it gets them as *voice*."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Write data as JSON (stable) to stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+    @click.option(
+        "--progress",
+        type=click.Choice(["auto", "live", "plain", "json", "none"]),
+        default="auto",
+        show_default=True,
+        help="How to show progress, on stderr.",
+    )
+    @functools.wraps(command)
+    def spoken(*args: Any, as_json: bool, quiet: bool, progress: str, **kwargs: Any) -> Any:
+        voice = Voice(
+            json=as_json, quiet=quiet, progress="none" if quiet and progress == "auto" else progress
+        )
+        click.get_current_context().meta[_VOICE] = voice
+        return command(*args, voice=voice, **kwargs)
+
+    return spoken  # type: ignore[return-value]  # the wrapper takes what the command takes, and three options more

@@ -1,0 +1,282 @@
+"""The client itself."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from attrs import evolve
+
+from kling_async.client.background import Background
+from kling_async.client.clock import Clock
+from kling_async.client.creation import Rules
+from kling_async.client.emitter import Emitter, Watcher
+from kling_async.client.engine import Engine
+from kling_async.client.link import Link
+from kling_async.client.multi_image import MultiImageResource
+from kling_async.client.poller import Poller
+from kling_async.client.queries import Queries
+from kling_async.client.results import Downloads
+from kling_async.client.settings import Account, Settings, gather, proxy_of
+from kling_async.errors import ConfigError
+from kling_async.protocol.auth import Signer
+from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
+from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.packs import Pack
+from kling_async.protocol.tasks import Task
+from kling_async.transport.downloads import FetchRules
+from kling_async.transport.sessions import Connection, Session
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from kling_async.batch.batch import Batch
+    from kling_async.batch.entries import Input
+    from kling_async.batch.upkeep import Recovered
+
+__all__ = ["Kling"]
+
+
+class Kling:
+    """
+    A client of the Kling image API, for one event loop and as long as you like.
+
+    Credentials come from the arguments or else from the environment (`KLING_API_KEY`; `KLING_ACCESS_KEY` and
+    `KLING_SECRET_KEY`; the same with `KLINGAI_`). Making a client needs no network and no running loop. Use it as
+    `async with Kling() as kling:`, or call `aclose()` in the end.
+
+    *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it.
+    *timeout* is the seconds of one request or a `Timeouts`; waits for tasks have their own. *max_retries* counts
+    repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
+    is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
+    `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens.
+
+    Raises `ConfigError` for credentials or options that cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        accounts: Sequence[Account] | None = None,
+        base_url: str | None = None,
+        region: Literal["global", "cn"] | None = None,
+        slots: int | Literal["auto"] = "auto",
+        timeout: float | Timeouts | None = None,
+        max_retries: int = 2,
+        min_poll_interval: float = 0.5,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        trust_env: bool = True,
+        journal: str | PathLike[str] | None = None,
+        on_event: Watcher | None = None,
+    ) -> None:
+        settings = gather(
+            api_key=api_key,
+            access_key=access_key,
+            secret_key=secret_key,
+            accounts=accounts,
+            slots=slots,
+            address=base_url,
+            region=region,
+        )
+        connection = Connection(base_url=settings.base_url, proxy=proxy_of(proxy), trust_env=trust_env)
+        timeouts = Timeouts.of(timeout)
+        clock = Clock()
+        fetch = FetchRules(
+            timeout=timeouts.download,
+            allow_private=is_loopback(settings.base_url),
+            proxy=connection.proxy,
+            trust_env=trust_env,
+        )
+        self._base_url = settings.base_url
+        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries))
+        self._downloads = Downloads.under(fetch, clock)
+        sessions = [Session(connection, session) for _ in settings.accounts]
+        self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
+        self._engine.journal_path = None if journal is None else Path(journal)
+        self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
+        if on_event is not None:
+            self._engine.emitter.subscribe(on_event)
+        caller = sys._getframe(1)  # noqa: SLF001  # to name the line in the warning about a client left open
+        self._made_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        self._is_view = False
+
+    def _queries(self, path: str) -> Queries:
+        return Queries(self._engine, self._downloads, self._rules, path)
+
+    @property
+    def images(self) -> Images:
+        """The image endpoints."""
+        return Images(MultiImageResource(self._queries(MultiImage.path)))
+
+    @property
+    def account(self) -> AccountResource:
+        """What the service tells about the account."""
+        return AccountResource(self._engine, self._rules)
+
+    def with_options(
+        self, *, timeout: float | Timeouts | None = None, max_retries: int | None = None
+    ) -> Kling:
+        """Return a view of this client with other time limits or retries: same sessions, slots and poller."""
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._is_view = True
+        if timeout is not None:
+            view._rules = evolve(view._rules, timeouts=Timeouts.of(timeout))
+        if max_retries is not None:
+            view._rules = evolve(view._rules, retries=_retries(max_retries))
+        return view
+
+    def batch(
+        self,
+        jobs: Iterable[Input] | AsyncIterable[Input],
+        *,
+        out: str | PathLike[str] | None = None,
+        journal: str | PathLike[str] | None = None,
+        update: bool = False,
+        total: int | None = None,
+        budget: int | None = None,
+        in_order: bool = False,
+        errors: Literal["collect", "raise"] = "collect",
+        max_failures: int | None = None,
+        task_timeout: float | None = 1800.0,
+        stall_after: float = 600.0,
+    ) -> Batch:
+        """
+        Run many jobs; outcomes come as they finish, from an iterable that may be endless.
+
+        Use `async with kling.batch(jobs) as batch: async for outcome in batch`, or the loop alone. With *out*, a folder,
+        pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *journal*, by default
+        `out/journal.db`, keeps every job's state: the same jobs with the same journal continue where they were left,
+        even by a crash. A job that changed under its key since then is an error unless *update*. *budget* is the most
+        units to commit, earlier runs included; *total* how many jobs there are, for the statistics. *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
+        job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
+        task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
+        the rest of the jobs stays undone.
+        """
+        # The face of the package lies above its body: the one import that points downwards, made late.
+        from kling_async.batch.batch import Batch, BatchOptions
+
+        options = BatchOptions(
+            out=out,
+            journal=journal,
+            update=update,
+            total=total,
+            budget=budget,
+            in_order=in_order,
+            errors=errors,
+            max_failures=max_failures,
+            task_timeout=task_timeout,
+            stall_after=stall_after,
+        )
+        return Batch(self._engine, self._queries(MultiImage.path), jobs, options)
+
+    async def recover(
+        self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
+    ) -> Recovered:
+        """
+        Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
+
+        Submits nothing. The old journal is moved aside.
+        """
+        from kling_async.batch.upkeep import rebuild
+
+        return await rebuild(self._engine, self._queries(MultiImage.path), jobs, Path(out))
+
+    async def __aenter__(self) -> Self:
+        self._engine.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """
+        Close the client: creates under way are waited for up to ten seconds, then everything ends. Safe to call again.
+
+        Tasks that run at the service go on and will be charged.
+        """
+        await self._engine.aclose()
+        await self._downloads.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._engine.closed else f"{self._engine.poller.watching} tasks"
+        accounts = ", ".join(link.name for link in self._engine.links)
+        return f"<Kling at {self._base_url}, accounts: {accounts}, {state}>"
+
+    def __del__(self) -> None:
+        # Nothing is cleaned up here: no loop may be running, and a task of its own would outlive everything.
+        engine = self.__dict__.get("_engine")
+        if engine is not None and not self._is_view and engine.is_open:
+            warnings.warn(
+                f"client made at {self._made_at} was not closed; use 'async with' or aclose()",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+
+
+def _engine(
+    settings: Settings,
+    sessions: Sequence[Session],
+    clock: Clock,
+    rules: Rules,
+    min_poll_interval: float,
+) -> Engine:
+    background = Background()
+    emitter = Emitter(background)
+    links = tuple(
+        Link(name, Signer(credentials), session, slots, clock, emitter)
+        for (name, credentials, slots), session in zip(settings.accounts, sessions, strict=True)
+    )
+    interval = seconds("min_poll_interval", min_poll_interval)
+    poller = Poller(clock, background, emitter, rules.timeouts, interval)
+    return Engine(links, clock, background, emitter, poller)
+
+
+def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Link, str, Task], Task]:
+    # Not a method: the poller must not keep the client alive that it belongs to.
+    return lambda link, path, task: Queries(engine, downloads, rules, path).bound(link, task)
+
+
+class Images:
+    """The image endpoints of one client."""
+
+    def __init__(self, multi_image: MultiImageResource) -> None:
+        self.multi_image = multi_image
+
+
+class AccountResource:
+    """What the service tells about an account."""
+
+    def __init__(self, engine: Engine, rules: Rules) -> None:
+        self._engine = engine
+        self._rules = rules
+
+    async def packs(self) -> tuple[Pack, ...]:
+        """Return the resource packs of the last year, of all accounts; free, and asked at most once a second."""
+        self._engine.enter()
+        patience = self._engine.patience(self._rules.retries, self._rules.timeouts)
+        found: list[Pack] = []
+        for link in self._engine.links:
+            found += await link.packs(self._rules.timeouts, patience)
+        return tuple(found)
+
+
+def _retries(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"max_retries: expected a whole number from 0 up, found {value!r}")
+    return value

@@ -1,0 +1,219 @@
+"""The multi-image endpoint: create, run, retrieve, list, iter, handle."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, TypeAlias, TypedDict, Unpack, overload
+
+from attrs import define, evolve, field
+
+from kling_async.client.creation import Order
+from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
+from kling_async.client.pages import attach_page, close_page_with, open_page
+from kling_async.client.queries import Queries
+from kling_async.client.raw import RawReplies
+from kling_async.journal.ledger import Ledger
+from kling_async.journal.storage import Storage
+from kling_async.protocol.bodies import Body
+from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.pictures import Picture
+from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE, find_request
+from kling_async.protocol.sources import ImageSource
+from kling_async.protocol.tasks import Task
+from kling_async.transport.pictures import inspect
+
+__all__ = ["ImageInput", "MultiImageFields", "MultiImageResource", "prepare"]
+
+_Tasks: TypeAlias = list[Task]
+_Handles: TypeAlias = list[TaskHandle]
+
+# What may be given for a picture; a PIL image is any object with *save*, *size* and *mode*.
+ImageInput: TypeAlias = str | os.PathLike[str] | bytes | ImageSource | Any
+
+
+class MultiImageFields(TypedDict, total=False):
+    """The fields of `MultiImage` as keyword arguments; *subject_images* must be among them."""
+
+    subject_images: Iterable[ImageInput]
+    scene_image: ImageInput | None
+    style_image: ImageInput | None
+    prompt: str | None
+    negative_prompt: str | None
+    model_name: str
+    n: int
+    aspect_ratio: str | None
+    watermark: bool | None
+    callback_url: str | None
+    external_task_id: str | None
+    key: str | None
+    extra: Mapping[str, Any]
+
+
+async def prepare(
+    job: MultiImage, external_task_id: str, *, key: str = "", ledger: Ledger | None = None
+) -> Order:
+    """Check the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""
+    pictures: dict[str, Picture | str] = {}
+    for name, source in job.pictures():
+        pictures[name] = source.url if source.url is not None else await inspect(source, name)
+    return Order(
+        path=job.path,
+        model=job.model_name,
+        body=Body.from_json(job.body(external_task_id, pictures)),
+        external_task_id=external_task_id,
+        slots=job.slots,
+        key=key or job.key or "",
+        adopt=job.external_task_id is None,
+        units=job.units,
+        ledger=ledger,
+    )
+
+
+@define(eq=False)
+class MultiImageResource:
+    """`/v1/images/multi-image2image` of one client."""
+
+    _queries: Queries = field(repr=False)
+
+    @overload
+    async def create(self, job: MultiImage, /, *, priority: int = 1) -> TaskHandle: ...
+
+    @overload
+    async def create(self, /, *, priority: int = 1, **fields: Unpack[MultiImageFields]) -> TaskHandle: ...
+
+    async def create(
+        self, job: MultiImage | None = None, /, *, priority: int = 1, **fields: Unpack[MultiImageFields]
+    ) -> TaskHandle:
+        """
+        Make one task, as soon as the account has slots for it, and return its handle.
+
+        Give a `MultiImage` or its fields. A higher *priority* passes the queue; batches have 0. Every create carries
+        an external id, so a lost reply is cleared up by asking and never by sending blindly again. A caller that is
+        cancelled leaves at once while a create under way goes on; its external id is in the note of the cancellation.
+
+        With a client's *journal*, the create is on the disk before it leaves.
+
+        Raises `InvalidJob` before anything is sent; `ApiError` and its kinds when the service refuses;
+        `TransportError` when it could not be reached, and no task was made; `SubmissionUnknown` when nobody knows.
+        """
+        job = MultiImage(**fields) if job is None else job
+        external_task_id = job.external_task_id or f"ka-{secrets.token_hex(12)}"
+        queries = self._queries
+        queries.engine.enter()
+        try:
+            ledger = await open_page(queries.engine, job, external_task_id)
+            order = await prepare(job, external_task_id, ledger=ledger)
+            link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
+        except BaseException as error:
+            error.add_note(f"external_task_id: {external_task_id}")
+            raise
+        if ledger is not None:
+            close_page_with(row, ledger)
+        return TaskHandle(
+            row.ask_for,
+            external_task_id,
+            lambda: queries.attach(external_task_id),
+            lambda asked: queries.task(link, asked),
+            row,
+        )
+
+    @overload
+    async def run(
+        self, job: MultiImage, /, *, wait_timeout: float | None = DEFAULT_WAIT, priority: int = 1
+    ) -> Task: ...
+
+    @overload
+    async def run(
+        self,
+        /,
+        *,
+        wait_timeout: float | None = DEFAULT_WAIT,
+        priority: int = 1,
+        **fields: Unpack[MultiImageFields],
+    ) -> Task: ...
+
+    async def run(
+        self,
+        job: MultiImage | None = None,
+        /,
+        *,
+        wait_timeout: float | None = DEFAULT_WAIT,
+        priority: int = 1,
+        **fields: Unpack[MultiImageFields],
+    ) -> Task:
+        """Make one task and wait for its end: `create()` and `wait(wait_timeout)` in one; raises what they raise."""
+        job = MultiImage(**fields) if job is None else job
+        handle = await self.create(job, priority=priority)
+        return await handle.wait(wait_timeout)
+
+    async def retrieve(self, task_or_external_id: str) -> Task:
+        """
+        Ask the service for one task by either of its ids.
+
+        Raises `TaskNotFound` if no account of this client has it.
+        """
+        return (await self._queries.find(task_or_external_id))[1]
+
+    async def list(self, *, page: int = 1, page_size: int = 30) -> _Tasks:
+        """
+        Return one page of the account's tasks of this endpoint: *page* 1 to 1000, *page_size* 1 to 500.
+
+        The order is the service's own and not documented; pages shift while tasks are made. With several accounts,
+        the page of each, one after another.
+        """
+        found: _Tasks = []
+        for link in self._queries.engine.links:
+            found += self._queries.read_page(link, await self._queries.page(link, page, page_size))
+        return found
+
+    async def iter(self, *, page_size: int = LARGEST_PAGE) -> AsyncIterator[Task]:
+        """Yield all tasks of this endpoint, each once, reading pages as they are needed."""
+        for link in self._queries.engine.links:
+            seen: set[str] = set()
+            for page in range(1, LAST_PAGE + 1):
+                envelope = await self._queries.page(link, page, page_size)
+                for task in self._queries.read_page(link, envelope):
+                    if task.task_id not in seen:
+                        seen.add(task.task_id)
+                        yield task
+                if len(envelope.data or ()) < page_size:
+                    break
+
+    def handle(self, task_or_external_id: str) -> TaskHandle:
+        """Attach to a task by either of its ids; nothing is asked before the handle is used."""
+        find_request(MultiImage.path, task_or_external_id)
+        return TaskHandle(
+            task_or_external_id, "", lambda: self._queries.attach(task_or_external_id), self._refresh
+        )
+
+    async def pending(self) -> _Handles:
+        """
+        Return handles of the tasks that this client's journal has as not ended, of this run and earlier ones.
+
+        A create of which nobody knows whether it made a task is among them: waiting for it raises `TaskNotFound` if
+        it made none. Empty without a journal.
+        """
+        journal = await self._queries.engine.journal()
+        if journal is None:
+            return []
+        wall = self._queries.engine.clock.wall
+        return [self._left_over(Ledger(journal, record, wall)) for record in await journal.ask(Storage.live)]
+
+    def _left_over(self, ledger: Ledger) -> TaskHandle:
+        queries = self._queries
+        return TaskHandle(
+            ledger.record.task_id,
+            ledger.record.external_task_id,
+            lambda: attach_page(queries, ledger),
+            self._refresh,
+        )
+
+    async def _refresh(self, asked: str) -> Task:
+        return (await self._queries.find(asked))[1]
+
+    @property
+    def with_raw_response(self) -> RawReplies:
+        """The calls that read, returning replies as they came."""
+        return RawReplies(self._queries)

@@ -1,0 +1,112 @@
+"""What a client is made of, put together from arguments and then the environment; nothing is opened or asked here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from kling_async.errors import ConfigError
+from kling_async.protocol.auth import Credentials, credentials_from, credentials_from_env
+from kling_async.protocol.endpoints import base_url
+
+__all__ = ["Account", "Settings", "gather", "proxy_of"]
+
+
+@frozen
+class Account:
+    """One of several accounts of a client; *slots* None means to find them out."""
+
+    name: str
+    api_key: str | None = field(default=None, kw_only=True, repr=False)
+    access_key: str | None = field(default=None, kw_only=True, repr=False)
+    secret_key: str | None = field(default=None, kw_only=True, repr=False)
+    slots: int | None = field(default=None, kw_only=True)
+
+    def credentials(self) -> Credentials:
+        """Return what the account signs with; raises `ConfigError` if there is nothing or half a pair."""
+        found = credentials_from(api_key=self.api_key, access_key=self.access_key, secret_key=self.secret_key)
+        if found is None:
+            raise ConfigError(
+                f"account {self.name}: expected an api_key, or access_key and secret_key, found neither"
+            )
+        return found
+
+
+@frozen(kw_only=True)
+class Settings:
+    """A client's accounts as (name, credentials, slots), and the address of the service."""
+
+    accounts: tuple[tuple[str, Credentials, int | None], ...]
+    base_url: str
+
+
+def gather(
+    *,
+    api_key: str | None,
+    access_key: str | None,
+    secret_key: str | None,
+    accounts: Sequence[Account] | None,
+    slots: object,
+    address: str | None,
+    region: str | None,
+    env: Mapping[str, str] | None = None,
+) -> Settings:
+    """
+    Put a client's settings together: arguments first, then *env* (the process's own if None).
+
+    Raises `ConfigError` naming what is missing, doubled or of the wrong kind.
+    """
+    env = os.environ if env is None else env
+    given = credentials_from(api_key=api_key, access_key=access_key, secret_key=secret_key)
+    limit = _slots(slots if slots != "auto" else env.get("KLING_SLOTS") or "auto")
+    # An argument for the region beats an address from the environment.
+    where = base_url(address or (None if region else env.get("KLING_BASE_URL")), region or _region(env))
+    if accounts is None:
+        found = given or credentials_from_env(env)
+        return Settings(accounts=(("default", found, limit),), base_url=where)
+    if given is not None:
+        raise ConfigError("expected credentials or accounts, found both; put all of them into accounts")
+    names = [account.name for account in accounts]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"accounts: expected one or more with different names, found {names}")
+    return Settings(
+        accounts=tuple(
+            (account.name, account.credentials(), limit if account.slots is None else _slots(account.slots))
+            for account in accounts
+        ),
+        base_url=where,
+    )
+
+
+def _region(env: Mapping[str, str]) -> str:
+    return env.get("KLING_REGION") or "global"
+
+
+def _slots(value: object) -> int | None:
+    text = value.strip() if isinstance(value, str) else value
+    if text == "auto":
+        return None
+    if isinstance(text, str) and text.isdecimal():
+        text = int(text)
+    if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= 1_000_000:
+        raise ConfigError(f'slots: expected "auto" or a whole number above 0, found {value!r}')
+    return text
+
+
+def proxy_of(text: str | None) -> str | None:
+    """Return *text* if it is the URL of an HTTP proxy; raises `ConfigError` if not, without showing its password."""
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigError(
+            "proxy: expected an http(s) URL such as http://proxy.example:3128, found something else"
+        )
+    return text

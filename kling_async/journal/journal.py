@@ -1,0 +1,264 @@
+"""
+The journal of a run: who holds it, and one thread that writes it.
+
+Many jobs move at once, so their records are committed together: whatever has gathered while the last commit was under
+way goes into the next one. `record()` returns when its move is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, TypeVar
+
+import anyio
+import anyio.to_thread
+from attrs import define, field
+
+from kling_async.errors import JournalError
+from kling_async.journal.storage import Storage, trouble
+from kling_async.protocol.lifecycle import JobRecord
+
+__all__ = ["Journal", "OwnerLock"]
+
+T = TypeVar("T")
+
+
+@define(eq=False)
+class OwnerLock:
+    """
+    Marks a journal as held by this process.
+
+    The lock is the kernel's and dies with the process, however it dies; the file beside the journal only tells who
+    holds it.
+    """
+
+    path: Path
+    _file: IO[str] | None = field(default=None, init=False, repr=False)
+
+    def take(self) -> None:
+        """Take the lock; raises `JournalError` naming the holder if somebody has it."""
+        try:
+            file = self.path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise trouble(self.path, error) from error
+        try:
+            _lock(file)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(200).strip() or "another process"
+            file.close()
+            raise JournalError(
+                f"the journal beside {self.path.name} is in use by {holder}; wait for it or choose another"
+            ) from error
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Give the lock back; safe to call again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _lock(file: IO[str]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows only
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@define(eq=False)
+class _Write:
+    record: JobRecord
+    done: asyncio.Future[object] | None
+
+
+@define(eq=False)
+class _Read:
+    query: Callable[[Storage], object]
+    done: asyncio.Future[object]
+
+
+@define(eq=False)
+class Journal:
+    """
+    An open journal; made by `open()`, ended by `aclose()`.
+
+    *run* is the name of the run, part of every external id: the same as long as the journal lives. *clean* says that
+    its last owner closed it, *rebuilt* that it was put together from the service's list and may lack tasks.
+    """
+
+    path: Path
+    run: str
+    clean: bool
+    rebuilt: bool
+    _storage: Storage = field(repr=False)
+    # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
+    _reader: Storage = field(repr=False)
+    _lock: OwnerLock = field(repr=False)
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False, repr=False)
+    _queue: SimpleQueue[_Write | _Read | None] = field(factory=SimpleQueue, init=False, repr=False)
+    _thread: threading.Thread = field(init=False, repr=False)
+    failure: JournalError | None = field(default=None, init=False)
+    commits: int = field(default=0, init=False)
+
+    @classmethod
+    async def open(cls, path: Path, *, run: str | None = None) -> Journal:
+        """
+        Open the journal at *path*, or make one for a run named *run* (by default a new name).
+
+        Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
+        """
+        meta, storage, reader, lock = await anyio.to_thread.run_sync(_open, path, run)
+        rebuilt = meta.get("rebuilt") == "yes"
+        journal = cls(path, meta["run"], meta["clean"] == "yes", rebuilt, storage, reader, lock)
+        journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
+        journal._thread.start()
+        return journal
+
+    async def record(self, record: JobRecord) -> None:
+        """Write *record*; on the disk when this returns. Raises `JournalError`, and then it is not."""
+        self._check()
+        done: asyncio.Future[object] = self._loop.create_future()
+        self._queue.put(_Write(record, done))
+        await done
+
+    def note(self, record: JobRecord) -> None:
+        """Write *record* with the next commit, in its order, without waiting for it; a failure shows at the next `record()`."""
+        if self.failure is None:
+            self._queue.put(_Write(record, None))
+
+    def find(self, key: str) -> JobRecord | None:
+        """Return what the file says of *key*, at once; for rows of an earlier run, which nothing under way changes."""
+        return self._reader.get(key)
+
+    async def ask(self, query: Callable[[Storage], T]) -> T:
+        """Run *query* in the journal's thread, after all that was written before."""
+        if not self._thread.is_alive():
+            raise JournalError(f"the journal {self.path} is closed")
+        done: asyncio.Future[object] = self._loop.create_future()
+        self._queue.put(_Read(query, done))
+        return await done  # type: ignore[return-value]  # what *query* returned
+
+    async def flush(self) -> None:
+        """Wait until all that was noted is on the disk; raises `JournalError` if it cannot be."""
+        await self.ask(lambda _: None)
+        self._check()
+
+    async def mark_rebuilt(self) -> None:
+        """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
+        await self.ask(lambda storage: storage.set_meta({"rebuilt": "yes"}))
+        self._check()
+
+    async def aclose(self) -> None:
+        """Write what is left, close the file and give the lock back; safe to call again."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            await anyio.to_thread.run_sync(self._thread.join)
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if not self._thread.is_alive():
+            raise JournalError(f"the journal {self.path} is closed")
+
+    # The thread.
+
+    def _write_on(self) -> None:
+        running = True
+        while running:
+            items = [self._queue.get()]
+            while not self._queue.empty():
+                items.append(self._queue.get())
+            running = None not in items
+            writes = [item for item in items if isinstance(item, _Write)]
+            error = self._commit(writes)
+            answers: list[Callable[[], None]] = [
+                partial(_resolve, write.done, error) for write in writes if write.done is not None
+            ]
+            answers += [self._answer(item) for item in items if isinstance(item, _Read)]
+            self._tell(answers)
+        self._close_files()
+
+    def _close_files(self) -> None:
+        self._reader.close()
+        try:
+            if self.failure is None:
+                self._storage.set_meta({"clean": "yes"})
+        except JournalError as error:
+            self.failure = error
+        finally:
+            self._storage.close()
+            self._lock.release()
+
+    def _commit(self, writes: list[_Write]) -> JournalError | None:
+        if not writes:
+            return None
+        if self.failure is None:
+            try:
+                self._storage.write(write.record for write in writes)
+                self.commits += 1
+            except JournalError as error:
+                # Later records may build on these, so nothing more is written: what is on the disk stays true.
+                self.failure = error
+        return self.failure
+
+    def _answer(self, read: _Read) -> Callable[[], None]:
+        try:
+            value = read.query(self._storage)
+        except Exception as error:  # noqa: BLE001  # handed to whoever asked
+            return partial(_resolve, read.done, error)
+        return partial(_resolve, read.done, None, value)
+
+    def _tell(self, answers: list[Callable[[], None]]) -> None:
+        if answers and not self._loop.is_closed():
+            # One wake-up of the loop for the whole group.
+            self._loop.call_soon_threadsafe(_call_all, answers)
+
+
+def _call_all(answers: list[Callable[[], None]]) -> None:
+    for answer in answers:
+        answer()
+
+
+def _resolve(done: asyncio.Future[object], error: Exception | None, value: object = None) -> None:
+    if done.done():
+        return  # whoever asked was cancelled
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(value)
+
+
+def _open(path: Path, run: str | None) -> tuple[dict[str, str], Storage, Storage, OwnerLock]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise trouble(path, error) from error
+    lock = OwnerLock(path.with_name(f"{path.name}.lock"))
+    lock.take()
+    try:
+        storage = Storage.open(path)
+        meta = {"run": run or secrets.token_hex(8), "clean": "yes"} | storage.meta()
+        storage.set_meta(meta | {"clean": "no"})
+        reader = Storage.open(path)
+    except BaseException:
+        lock.release()
+        raise
+    return meta, storage, reader, lock

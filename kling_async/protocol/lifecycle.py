@@ -1,0 +1,118 @@
+"""
+The life of a job in a journal: which states there are, and which may follow which.
+
+    (new) ──intend──> SUBMITTING ──made──> SUBMITTED ──ended──> SUCCEEDED ──saved──> DONE
+                        │  ▲  │                │  │
+                        │  │  └─doubt─> UNKNOWN│  └──> FAILED, LOST
+          PENDING <─free┘  └──intend── PENDING │
+                                               └──> FAILED
+
+SUBMITTING is written and durable before a create leaves, so after a crash every job that may have a task is in
+SUBMITTING, UNKNOWN, SUBMITTED or SUCCEEDED, and every other one certainly has none. A state is left only by the moves
+below; anything else is a defect, not data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from attrs import evolve, frozen
+
+from kling_async import errors
+
+__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "is_final"]
+
+
+class JobState(Enum):
+    """Where a job stands."""
+
+    PENDING = "pending"
+    """Known, and certainly without a task."""
+    SUBMITTING = "submitting"
+    """A create may be under way."""
+    UNKNOWN = "unknown"
+    """A create was sent and nobody knows what became of it."""
+    SUBMITTED = "submitted"
+    """The task exists and was not seen to end."""
+    SUCCEEDED = "succeeded"
+    """The task succeeded; its pictures are not saved yet."""
+    DONE = "done"
+    """Succeeded, and everything asked for is saved."""
+    FAILED = "failed"
+    """Ended without pictures; tried again only when somebody says so."""
+    LOST = "lost"
+    """The service no longer knows the task."""
+
+
+_S = JobState
+
+_MOVES: Mapping[JobState | None, frozenset[JobState]] = MappingProxyType(
+    {
+        None: frozenset({_S.PENDING, _S.SUBMITTING, _S.SUBMITTED, _S.FAILED}),
+        _S.PENDING: frozenset({_S.SUBMITTING, _S.SUBMITTED, _S.FAILED}),
+        _S.SUBMITTING: frozenset({_S.PENDING, _S.UNKNOWN, _S.SUBMITTED, _S.FAILED}),
+        _S.UNKNOWN: frozenset({_S.PENDING, _S.SUBMITTED}),
+        _S.SUBMITTED: frozenset({_S.SUCCEEDED, _S.DONE, _S.FAILED, _S.LOST}),
+        _S.SUCCEEDED: frozenset({_S.DONE, _S.FAILED}),
+        # Only an explicit wish leads out of an end: a new attempt, or pictures fetched again.
+        _S.FAILED: frozenset({_S.PENDING}),
+        _S.LOST: frozenset({_S.PENDING}),
+        _S.DONE: frozenset({_S.PENDING}),
+    }
+)
+
+LIVE = frozenset({_S.SUBMITTING, _S.UNKNOWN, _S.SUBMITTED, _S.SUCCEEDED})
+FINISHED = frozenset({_S.DONE, _S.FAILED, _S.LOST})
+
+
+class IllegalMove(Exception):
+    """A job was moved as its life does not allow; a defect of this package."""
+
+
+@frozen(kw_only=True)
+class JobRecord:
+    """
+    One job as the journal holds it.
+
+    *fingerprint* is the hash of what was asked for, *attempt* counts from 0, *units* what is committed for it. Times
+    are Unix seconds. *result* and *error* are plain objects, as they stand in `results.jsonl`.
+    """
+
+    key: str
+    state: JobState = JobState.PENDING
+    fingerprint: str = ""
+    attempt: int = 0
+    external_task_id: str = ""
+    account: str = ""
+    model: str = ""
+    slots: int = 1
+    units: int = 0
+    task_id: str = ""
+    submitted_at: float | None = None
+    ended_at: float | None = None
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    # Whether this record is in the journal yet; not a column.
+    stored: bool = False
+
+    def moved(self, to: JobState, **changes: Any) -> JobRecord:
+        """Return the record after its move to *to*; raises `IllegalMove`."""
+        came_from = self.state if self.stored else None
+        if to not in _MOVES[came_from]:
+            raise IllegalMove(f"{self.key}: from {came_from} to {to}")
+        return evolve(self, state=to, stored=True, **changes)
+
+
+# What ends a job for good while its task exists; anything else (a wait that was too long, a download that broke, an
+# account that is not let in) leaves the job where it is, to be taken up again.
+_FATAL_FOR_TASKS = (errors.TaskFailed, errors.EmptyResult, errors.TaskNotFound)
+
+
+def is_final(state: JobState, error: errors.KlingError) -> bool:
+    """Tell whether a job in *state* has ended with *error*; a new attempt then needs an explicit wish."""
+    if state is JobState.SUBMITTED:
+        return isinstance(error, _FATAL_FOR_TASKS)
+    return state is JobState.PENDING
