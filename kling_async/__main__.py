@@ -19,7 +19,7 @@ def main() -> None:
             'install it: pip install "kling-async[cli]"\n'
         )
         raise SystemExit(3) from None
-    cli()
+    cli(prog_name="kling-async")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ async def client_of(
     """
     log = log or Log()
     gate = server.service.gate
-    keys = {"access_key": gate.access_key, "secret_key": gate.secret_key}
+    keys: dict[str, Any] = {"access_key": gate.access_key, "secret_key": gate.secret_key}
     quick = {
         "base_url": server.url,
         "slots": 9,
@@ -68,6 +68,7 @@ async def client_of(
         "max_retries": 3,
         "min_poll_interval": 0.01,
     }
+    quick["on_event"] = log.events.append
     root = logging.getLogger()
     before = root.level
     root.addHandler(log)
@@ -76,7 +77,7 @@ async def client_of(
         async with (
             no_leaks(server),
             _lent(connector) as lent,
-            Kling(**({"on_event": log.events.append} | keys | quick | lent | options)) as kling,
+            Kling(**(keys | quick | lent | options)) as kling,
         ):
             yield kling
             shown = repr(kling)

@@ -76,7 +76,7 @@ class Batch:
 
     def statistics(self) -> Statistics:
         """Return where the batch stands."""
-        return self._runner.counts.statistics(self._runner.waiting_for(_SHOWN_WAITING))
+        return self._runner.counts.statistics(self._runner.waiting.longest(_SHOWN_WAITING))
 
     def stop(self) -> None:
         """Submit nothing more; what runs is collected and the iteration ends after it."""

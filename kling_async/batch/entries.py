@@ -10,9 +10,13 @@ from attrs import define, field
 
 from kling_async.batch.manifest import BadRow, Row
 from kling_async.errors import InvalidJob
+from kling_async.journal.ledger import Ledger
 from kling_async.protocol.jobs import MultiImage
 
 __all__ = ["Entry", "Input", "entries", "external_id"]
+
+# What is left of a caller's own external id of 64 characters when the number of an attempt is added.
+_LONGEST_OWN = 60
 
 Input: TypeAlias = MultiImage | Row | BadRow
 
@@ -22,7 +26,8 @@ class Entry:
     """
     A job of the input: *position* counts from 0, *error* is there instead of a *job* for a row that is none.
 
-    *committed* is what it counts against the budget, in units.
+    *attempts* counts the tasks made for it, *committed* is what it counts against the budget, in units, *ledger* its
+    page in the journal.
     """
 
     position: int
@@ -33,35 +38,79 @@ class Entry:
     attempts: int = 0
     committed: int = 0
     saving: bool = False
+    ledger: Ledger | None = field(default=None, repr=False)
+
+    def bytes_held(self) -> int:
+        """Return how many bytes of pictures the job holds in memory."""
+        sources = self.job.pictures() if self.job else ()
+        return sum(len(source.data) for _, source in sources if source.data is not None)
 
 
-async def entries(jobs: Iterable[Input] | AsyncIterable[Input]) -> AsyncGenerator[Entry, None]:
-    """Yield the jobs of any iterable with their positions; what is no job becomes an entry with its error."""
+async def entries(
+    jobs: Iterable[Input] | AsyncIterable[Input], *, by_content: bool = False
+) -> AsyncGenerator[Entry, None]:
+    """
+    Yield the jobs of any iterable with their positions; what is no job becomes an entry with its error.
+
+    A job without a key is named by its position, or, *by_content*, by the hash of what it asks for, so that a later
+    run knows it again.
+    """
+    names = _Names(by_content)
     position = 0
     if isinstance(jobs, AsyncIterable):
         async for item in jobs:
-            yield _entry(position, item)
+            yield _entry(position, item, names)
             position += 1
     else:
         for item in jobs:
-            yield _entry(position, item)
+            yield _entry(position, item, names)
             position += 1
 
 
-def _entry(position: int, item: object) -> Entry:
-    if isinstance(item, MultiImage):
-        return Entry(position=position, key=item.key or f"{position + 1:06d}", job=item)
+@define
+class _Names:
+    """The keys given so far, as hashes: a million of them must fit into memory."""
+
+    _by_content: bool
+    _seen: set[int] = field(factory=set, init=False)
+
+    def is_new(self, key: str) -> bool:
+        """Tell whether *key* was not there before, and remember it."""
+        before = len(self._seen)
+        self._seen.add(hash(key))
+        return len(self._seen) > before
+
+    def name(self, position: int, job: MultiImage) -> str:
+        """Name a job that has no key."""
+        if not self._by_content:
+            return f"{position + 1:06d}"
+        name = key = job.fingerprint()[:16]
+        number = 1
+        while not self.is_new(key):
+            number += 1
+            key = f"{name}-{number}"
+        return key
+
+
+def _entry(position: int, item: object, names: _Names) -> Entry:
     if isinstance(item, Row):
+        # The manifest has looked for doubled keys already.
         return Entry(position=position, key=item.key, job=item.job)
     if isinstance(item, BadRow):
         return Entry(position=position, key=item.key, error=item.error)
-    error = InvalidJob.because(
-        f"job {position + 1}",
-        "a MultiImage or a row of a manifest",
-        f"a {type(item).__name__}",
-        "pass MultiImage(...)",
-    )
-    return Entry(position=position, key=f"{position + 1:06d}", error=error)
+    place = f"job {position + 1}"
+    if not isinstance(item, MultiImage):
+        found = f"a {type(item).__name__}"
+        error = InvalidJob.because(
+            place, "a MultiImage or a row of a manifest", found, "pass MultiImage(...)"
+        )
+        return Entry(position=position, key=f"{position + 1:06d}", error=error)
+    if item.key is None:
+        return Entry(position=position, key=names.name(position, item), job=item)
+    if names.is_new(item.key):
+        return Entry(position=position, key=item.key, job=item)
+    error = InvalidJob.because(place, "a key of its own", f"{item.key!r} again", "give every job another key")
+    return Entry(position=position, key=f"{item.key}#{position + 1}", error=error)
 
 
 def external_id(run: str, entry: Entry) -> str:
@@ -71,7 +120,9 @@ def external_id(run: str, entry: Entry) -> str:
     It names the content too, so that a task found under it can be no other job's.
     """
     assert entry.job is not None, "a row that is no job has no task"
-    if entry.job.external_task_id:
-        return entry.job.external_task_id
+    own = entry.job.external_task_id
+    if own:
+        # A new attempt needs a new id; the caller's own is for the first.
+        return own if not entry.attempts else f"{own[:_LONGEST_OWN]}-{entry.attempts + 1}"
     text = "\n".join((run, entry.key, entry.job.fingerprint(), str(entry.attempts)))
     return f"ka-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -7,23 +7,27 @@ meanwhile in one go. An outcome goes out only when its line is written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from attrs import define, field, frozen
 
+from kling_async._crash import crash_point
 from kling_async.batch.entries import Entry
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
-from kling_async.batch.sinks import Folder, result_line
+from kling_async.batch.sinks import Folder, result_row
 from kling_async.client.emitter import Emitter
 from kling_async.client.results import Keeper
-from kling_async.errors import KlingError
+from kling_async.errors import KlingError, TaskNotFound
+from kling_async.journal.journal import Journal
 from kling_async.protocol.events import Saved
+from kling_async.protocol.lifecycle import JobState, is_final
 from kling_async.protocol.naming import file_stem
 from kling_async.protocol.tasks import Task
 
@@ -59,7 +63,7 @@ def _endless_ends() -> _Ends:
 @define(eq=False)
 class Harvest:
     """
-    Brings in what a batch's tasks made; *folder* None keeps no pictures and writes no lines.
+    Brings in what a batch's tasks made; *folder* None keeps no pictures and writes no lines, *journal* None no states.
 
     *deliver* is called once for each job, in the end. The streams are unbounded, because the runner bounds how many
     jobs are on their way.
@@ -68,6 +72,7 @@ class Harvest:
     _folder: Folder | None
     _emitter: Emitter
     _deliver: Callable[[Entry, Outcome], None]
+    journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(factory=_endless_crops, init=False, repr=False)
     _ends: _Ends = field(factory=_endless_ends, init=False, repr=False)
 
@@ -79,14 +84,17 @@ class Harvest:
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
+        ledger = crop.entry.ledger
+        if ledger is not None and ledger.record.state is JobState.SUBMITTED:
+            ledger.succeeded()
         if self._folder is None:
-            self._deliver(crop.entry, _succeeded(crop, ()))
+            self.end(crop.entry, _succeeded(crop, ()))
         else:
             self._crops[0].send_nowait(crop)
 
     def end(self, entry: Entry, outcome: Outcome) -> None:
-        """Take in how a job ended that has no pictures."""
-        if self._folder is None:
+        """Take in how a job ended that has no pictures to be saved."""
+        if self._folder is None and self.journal is None:
             self._deliver(entry, outcome)
         else:
             self._ends[0].send_nowait((entry, outcome))
@@ -148,12 +156,38 @@ class Harvest:
         async with self._ends[1] as ends:
             async for first in ends:
                 batch = [first, *_all_of(ends)]
-                if self._folder is not None:
-                    now = datetime.now(UTC)
-                    lines = [result_line(outcome, self._folder.path, now) for _, outcome in batch]
-                    await self._folder.write(lines)
+                await self._write_down(batch)
                 for entry, outcome in batch:
                     self._deliver(entry, outcome)
+
+    async def _write_down(self, batch: list[tuple[Entry, Outcome]]) -> None:
+        """Write the states of what ended, and when those are on the disk, the lines."""
+        now = datetime.now(UTC)
+        lines: list[str] = []
+        for entry, outcome in batch:
+            row = result_row(outcome, self._folder.path if self._folder else None, now)
+            if _record_end(entry, outcome, row):
+                lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        if self.journal is not None:
+            await self.journal.flush()
+        crash_point("after-done")
+        if self._folder is not None and lines:
+            await self._folder.write(lines)
+
+
+def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
+    """Note the end of *entry* on its page; False if its life goes on, for example because its task still runs."""
+    ledger = entry.ledger
+    if ledger is None:
+        return True
+    if isinstance(outcome, Succeeded):
+        ledger.done(row)
+        return True
+    assert isinstance(outcome, Failed), "what was skipped is not brought in"
+    if not is_final(ledger.record.state, outcome.error):
+        return False
+    ledger.failed(row, lost=isinstance(outcome.error, TaskNotFound))
+    return True
 
 
 def _all_of(

@@ -15,24 +15,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from array import array
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import IO, TypeAlias
 
 from attrs import evolve, frozen
 
+from kling_async.batch.keys import KeyTable
 from kling_async.batch.tables import csv_records
 from kling_async.errors import ConfigError, InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.rows import job_from_row
 
-__all__ = ["BadRow", "Record", "Row", "raw_records", "read_manifest"]
+__all__ = ["BadRow", "Record", "Row", "at_line", "key_of", "raw_records", "read_manifest"]
 
 MAX_LINE_BYTES = 128 * 1024 * 1024  # six pictures of 10 MB as base64 are 80 MB
 MAX_JSON_BYTES = 16 * 1024 * 1024
-MAX_KEY = 200
+MAX_KEY = 512
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -75,16 +74,15 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
 
 def raw_records(path: Path) -> Iterator[Record]:
     """Return each row's line number and its fields as they stand in the file at *path*, or why it has none."""
-    file = _open(path)
-    records = _closing(file, _READERS.get(path.suffix.lower(), _jsonl_records)(file, path))
-    # The first record is read now, so that a header or a .json file that cannot be used is an error at once.
-    first = next(records, None)
-    return records if first is None else chain([first], records)
+    # The first record is read now, so that a header or a .json file that cannot be used is an error at once. The
+    # file is opened again to be read: what is never iterated leaves nothing open.
+    next(_records(path), None)
+    return _records(path)
 
 
-def _closing(file: IO[bytes], records: Iterator[Record]) -> Iterator[Record]:
-    with file:
-        yield from records
+def _records(path: Path) -> Iterator[Record]:
+    with _open(path) as file:
+        yield from _READERS.get(path.suffix.lower(), _jsonl_records)(file, path)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -119,25 +117,30 @@ def _open(path: Path) -> IO[bytes]:
 
 def _rows(records: Iterator[Record], base: Path) -> Iterator[Row | BadRow]:
     """Make jobs of *records*; see to it that no two rows have one key."""
-    seen = _Seen()
+    seen = KeyTable()
     for number, fields in records:
         if isinstance(fields, InvalidJob):
-            yield BadRow(number=number, key=f"line-{number}", error=fields)
+            yield BadRow(number=number, key=f"line-{number}", error=at_line(number, fields))
             continue
         try:
-            key = _key_of(fields)
+            key = key_of(fields)
             first = seen.add(key, number)
             if first:
                 raise _duplicate(fields, key, first)
         except InvalidJob as error:
-            yield BadRow(number=number, key=f"line-{number}", error=error)
+            yield BadRow(number=number, key=f"line-{number}", error=at_line(number, error))
             continue
         try:
             job = job_from_row(_without_key(fields), base)
         except InvalidJob as error:
-            yield BadRow(number=number, key=key, error=error)
+            yield BadRow(number=number, key=key, error=at_line(number, error))
         else:
             yield Row(number=number, key=key, job=evolve(job, key=key))
+
+
+def at_line(number: int, error: InvalidJob) -> InvalidJob:
+    """Return *error* with the line of its row in front."""
+    return InvalidJob(f"line {number}: {error}", error.field, error.rule, error.value, error.remedy)
 
 
 # Keys
@@ -147,7 +150,7 @@ def _without_key(fields: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in fields.items() if name not in {"key", "id"}}
 
 
-def _key_of(fields: dict[str, object]) -> str:
+def key_of(fields: dict[str, object]) -> str:
     """Return the row's `key` or `id`, or a hash of its content if it has neither."""
     given = [(name, fields[name]) for name in ("key", "id") if fields.get(name) is not None]
     if len(given) > 1 and given[0][1] != given[1][1]:
@@ -178,50 +181,6 @@ def _duplicate(fields: dict[str, object], key: str, first: int) -> InvalidJob:
     return InvalidJob.because(
         "key", "a key of its own", f"{_shown(key)}, as in line {first}", "change one of the two"
     )
-
-
-class _Seen:
-    """
-    The keys so far and the lines they stand on, in 12 bytes for each place of a table that is at most half full.
-
-    A hash table over two flat arrays, since a set or dict of a million keys would take 100 MB. Two different keys are
-    taken for one with a chance of 3 in 100 million at a million rows.
-    """
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._digests = array("Q", bytes(8 * 1024))
-        self._lines = array("L", bytes(array("L").itemsize * 1024))
-
-    def add(self, key: str, line: int) -> int:
-        """Note *key* of *line*; returns the line that had it before, or zero."""
-        digest = int.from_bytes(hashlib.blake2b(key.encode(errors="replace"), digest_size=8).digest()) or 1
-        place = self._place(digest)
-        if self._digests[place]:
-            return self._lines[place]
-        self._digests[place], self._lines[place] = digest, line
-        self._count += 1
-        if self._count * 2 > len(self._digests):
-            self._grow()
-        return 0
-
-    def _place(self, digest: int) -> int:
-        """Return where *digest* is or would be; linear probing ends since half the places are empty."""
-        mask = len(self._digests) - 1
-        place = digest & mask
-        while self._digests[place] not in {0, digest}:
-            place = (place + 1) & mask
-        return place
-
-    def _grow(self) -> None:
-        old = zip(self._digests, self._lines, strict=True)
-        size = len(self._digests) * 2
-        self._digests = array("Q", bytes(8 * size))
-        self._lines = array("L", bytes(array("L").itemsize * size))
-        for digest, line in old:
-            if digest:
-                place = self._place(digest)
-                self._digests[place], self._lines[place] = digest, line
 
 
 # JSON

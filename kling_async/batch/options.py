@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
@@ -33,10 +34,20 @@ class BatchOptions:
     """The keyword arguments of `Kling.batch()`; raises `ConfigError` for values that make no sense."""
 
     out: str | PathLike[str] | None = None
+    journal: str | PathLike[str] | None = None
+    update: bool = False
     budget: int | None = field(default=None, validator=_count)
     in_order: bool = False
     errors: Literal["collect", "raise"] = field(default="collect", validator=_errors)
     max_failures: int | None = field(default=None, validator=_count)
     task_timeout: float | None = field(default=1800.0, validator=_limit)
     stall_after: float = field(default=600.0, validator=_limit)
+    # How many jobs there are, where the caller knows; only the statistics use it.
     total: int | None = field(default=None, validator=_count)
+
+    @property
+    def journal_path(self) -> Path | None:
+        """Where the journal lies: as given, else in *out*; None keeps none."""
+        if self.journal is not None:
+            return Path(self.journal)
+        return None if self.out is None else Path(self.out) / "journal.db"

@@ -21,11 +21,12 @@ class Succeeded:
     The task succeeded and, where an *out* was given, its pictures are saved.
 
     *files* are the paths of the pictures in their order, *units* is what the service says it cost (None where it says
-    nothing), *attempts* how many tasks were made for the job.
+    nothing), *attempts* how many tasks were made for the job. *job* is None only for a task that an earlier run made and
+    whose row is no longer in the input.
     """
 
     key: str
-    job: MultiImage = field(repr=False)
+    job: MultiImage | None = field(repr=False)
     task: Task
     files: tuple[Path, ...] = ()
     units: Decimal | None = None

@@ -4,7 +4,7 @@ The engine room of a batch.
 A few workers share the input. Each takes a job, submits it, and goes on: the job then only waits, as a row at the
 poller and no task of asyncio. When its task ends the harvest brings it in.
 
-    input ──workers──> (rows at the poller) ──harvest──> outbox
+    input ──workers──> waiting ──harvest──> outbox
 
 Nothing here raises for one job: its trouble is its outcome. What stops a batch as a whole (an account that cannot
 pay, a budget, a long outage) ends the submitting; what runs is collected, and the error comes after the last outcome.
@@ -17,23 +17,24 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
 import anyio
 from anyio.abc import TaskGroup
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from kling_async.batch.counts import Counts
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.harvest import Crop, Harvest
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outbox import Outbox
-from kling_async.batch.outcomes import Failed, Outcome
+from kling_async.batch.outcomes import Failed, Outcome, Skipped
+from kling_async.batch.resume import Attach, Disposition, Refuse, Resumption, Skip, Submit
 from kling_async.batch.sinks import Folder
+from kling_async.batch.waiting import Run, Waiting
 from kling_async.client.creation import Rules
 from kling_async.client.engine import Engine
-from kling_async.client.link import Link
 from kling_async.client.multi_image import prepare
 from kling_async.client.queries import Queries
-from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party
 from kling_async.errors import BatchStopped, BudgetSpent, KlingError, SubmissionUnknown, TaskTimeout
+from kling_async.journal.journal import Journal
 from kling_async.protocol.tasks import Task
 from kling_async.protocol.verdict import Verdict, judge
 
@@ -43,20 +44,12 @@ __all__ = ["Runner"]
 _BACKLOG = 64
 # Places that in-order outcomes may be ahead of the slowest job.
 _WINDOW = 1024
-# Workers wait at their lane, so that it can choose among different weights; nobody needs more than can create at once.
+# Workers wait at their lane, so that it can choose among jobs of different weight: with fewer to choose from a small
+# lane is filled less well. Jobs that hold their pictures in memory wait in smaller numbers.
 _MOST_WORKERS = 128
-_FEWEST_WORKERS = 8
+_MOST_BYTES_WAITING = 256_000_000
 # Seconds that leaving a batch waits for creates under way.
 _GRACE = 10.0
-
-
-@frozen
-class _Run:
-    """One submitted job that waits at the poller."""
-
-    entry: Entry
-    link: Link
-    row: Tracked
 
 
 @define(eq=False)
@@ -72,18 +65,19 @@ class Runner:
     outbox: Outbox
     counts: Counts
     error: BaseException | None = field(default=None, init=False)
-    _party: Party = field(init=False)
+    waiting: Waiting = field(init=False)
     _harvest: Harvest = field(init=False)
-    # Part of every external id, so that two runs of the same jobs make tasks of their own.
+    _party: Party = field(init=False)
+    _resumption: Resumption | None = field(default=None, init=False)
+    # Without a journal, part of every external id, so that two runs of the same jobs make tasks of their own.
     _name: str = field(init=False)
     _scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     _stopping: bool = field(default=False, init=False)
     _workers: int = field(default=0, init=False)
+    _bytes: int = field(default=0, init=False)
     _open: int = field(default=0, init=False)
-    _runs: dict[int, _Run] = field(factory=dict, init=False)
     _turn: anyio.Lock = field(factory=anyio.Lock, init=False)
     _room: anyio.Event = field(factory=anyio.Event, init=False)
-    _began_waiting: anyio.Event = field(factory=anyio.Event, init=False)
 
     @classmethod
     def of(
@@ -102,7 +96,7 @@ class Runner:
             queries=queries,
             options=options,
             folder=Folder.at(options.out),
-            source=entries(jobs),
+            source=entries(jobs, by_content=options.journal_path is not None),
             rules=rules,
             outbox=Outbox(options.in_order),
             counts=Counts(engine, options),
@@ -111,35 +105,54 @@ class Runner:
     def __attrs_post_init__(self) -> None:
         assert self._rules.party is not None, "a batch is a party of its own"
         self._party = self._rules.party
-        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
         self._name = secrets.token_hex(8)
+        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
+        self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
 
     # The life of a batch.
 
     async def run(self) -> None:
         """Run until the input is used up or the batch is stopped, and all that is under way has come to its end."""
+        journal: Journal | None = None
         try:
             with self._scope:
                 if self._folder is not None:
                     await self._folder.open()
+                if self._options.journal_path is not None:
+                    journal = await Journal.open(self._options.journal_path, run=_run_name(self._folder))
+                    await self._resume(journal)
                 async with anyio.create_task_group() as group:
                     self._harvest.start(group)
-                    group.start_soon(self._watch_deadlines)
+                    group.start_soon(self.waiting.watch)
                     self._add_worker(group)
         except Exception as error:  # noqa: BLE001  # handed to whoever iterates
             self.error = self.error or _single(error)
         finally:
-            await self._leave()
+            await self._leave(journal)
 
-    async def _leave(self) -> None:
+    async def _resume(self, journal: Journal) -> None:
+        if self._folder is not None:
+            await self._folder.mend(journal)
+        self._harvest.journal = journal
+        has_history = self._folder is not None and self._folder.has_history
+        self._resumption = Resumption(
+            journal, self._engine, self._queries, update=self._options.update, has_history=has_history
+        )
+        await self._resumption.begin()
+        self.counts.units_committed = self._resumption.committed
+
+    async def _leave(self, journal: Journal | None) -> None:
         self._stopping = True
         self._engine.dismiss(self._party, BatchStopped("the batch was left"))
         with anyio.move_on_after(_GRACE, shield=True):
             # A create under way may be a paid task: it is carried to its end before the batch is gone.
             await self._party.quiet()
+        self._harvest.abandon()
         with anyio.CancelScope(shield=True):
             await self._source.aclose()
-        self._harvest.abandon()
+            if journal is not None:
+                await journal.aclose()
+                self.error = self.error or journal.failure
         if self._folder is not None:
             self._folder.close()
         self.counts.finish()
@@ -157,16 +170,12 @@ class Runner:
         """Leave at once; tasks that run at the service go on."""
         self._scope.cancel()
 
-    def _fail_fast(self, error: KlingError) -> None:
-        self.error = self.error or error
-        self.cancel()
-
     def _end_if_done(self) -> None:
         if not self._workers and not self._open:
             self._harvest.close()
-            self._began_waiting.set()
+            self.waiting.close()
 
-    # Submitting.
+    # Taking jobs.
 
     def _add_worker(self, group: TaskGroup) -> None:
         self._workers += 1
@@ -174,12 +183,17 @@ class Runner:
 
     async def _work(self, group: TaskGroup) -> None:
         while (entry := await self._next()) is not None:
-            if self._workers < self._most_workers():
+            if self._workers < _MOST_WORKERS and self._bytes < _MOST_BYTES_WAITING:
                 self._add_worker(group)
             if entry.error is not None:
                 self._fail(entry, entry.error)
-            else:
-                await self._submit(entry)
+                continue
+            size = entry.bytes_held()
+            self._bytes += size
+            try:
+                await self._dispose(entry, await self._place(entry))
+            finally:
+                self._bytes -= size
         self._workers -= 1
         self._end_if_done()
 
@@ -192,36 +206,62 @@ class Runner:
             if self._stopping or self.counts.complete:
                 return None
             entry = await anext(self._source, None)
-            if entry is None:
-                self.counts.complete = True
-                return None
-            self.counts.taken += 1
-            self._open += 1
-            return entry
+            if entry is not None:
+                self._count_in()
+                return entry
+            self.counts.complete = True
+            self._take_leftovers()
+            return None
+
+    def _count_in(self) -> None:
+        self.counts.taken += 1
+        self._open += 1
 
     def _has_room(self) -> bool:
         if self.outbox.backlog + self.counts.saving >= _BACKLOG:
             return False
         return not self._options.in_order or self.counts.taken - self.outbox.next_position < _WINDOW
 
-    def _most_workers(self) -> int:
-        slots = sum(turnstile.lane.limit for link in self._engine.links for turnstile in link.lanes.values())
-        return min(_MOST_WORKERS, max(_FEWEST_WORKERS, 2 * slots))
+    def _take_leftovers(self) -> None:
+        """Bring in tasks of an earlier run whose rows are gone: they are paid for."""
+        for key, ledger, attach in self._resumption.left() if self._resumption else ():
+            entry = Entry(position=self.counts.taken, key=key, ledger=ledger, attempts=ledger.record.attempt)
+            entry.external_task_id = ledger.record.external_task_id
+            self._count_in()
+            self._begin_waiting(Run(entry, attach.link, attach.row))
+
+    async def _place(self, entry: Entry) -> Disposition:
+        if self._resumption is not None:
+            return await self._resumption.place(entry)
+        entry.external_task_id = external_id(self._name, entry)
+        return Submit()
+
+    async def _dispose(self, entry: Entry, disposition: Disposition) -> None:
+        if isinstance(disposition, Submit):
+            await self._submit(entry)
+        elif isinstance(disposition, Attach):
+            self._begin_waiting(Run(entry, disposition.link, disposition.row))
+        elif isinstance(disposition, Refuse):
+            self._fail(entry, disposition.error)
+        elif isinstance(disposition, Skip):
+            self._deliver(entry, Skipped(key=entry.key, reason=disposition.reason))
+
+    # Submitting.
 
     async def _submit(self, entry: Entry) -> None:
         assert entry.job is not None, "rows that are no job have an error"
-        entry.external_task_id = external_id(self._name, entry)
         try:
-            order = await prepare(entry.job, entry.external_task_id, key=entry.key)
+            order = await prepare(entry.job, entry.external_task_id, key=entry.key, ledger=entry.ledger)
             self._commit(entry)
             link, row = await self._engine.submit(order, self._rules)
         except KlingError as error:
             self._not_made(entry, error)
         else:
-            self._begin_waiting(_Run(entry, link, row))
+            self.counts.creates += 1
+            self._begin_waiting(Run(entry, link, row))
 
     def _commit(self, entry: Entry) -> None:
-        assert entry.job is not None
+        assert entry.job is not None, "rows that are no job have an error"
         budget, committed = self._options.budget, self.counts.units_committed + entry.job.units
         if budget is not None and committed > budget:
             raise BudgetSpent(
@@ -251,64 +291,29 @@ class Runner:
 
     # Waiting.
 
-    def _begin_waiting(self, run: _Run) -> None:
+    def _begin_waiting(self, run: Run) -> None:
         run.entry.attempts += 1
         self.counts.in_flight += 1
-        self.counts.creates += 1
-        self._runs[run.entry.position] = run
-        if len(self._runs) == 1:
-            self._began_waiting.set()
-        run.row.listen(lambda row: self._end_waiting(run) if row.over else None)
-        if run.row.over:
-            self._end_waiting(run)
+        self.waiting.add(run)
 
-    def _end_waiting(self, run: _Run) -> None:
-        if self._runs.pop(run.entry.position, None) is None:
-            return  # given up before
+    def _end_waiting(self, run: Run, timeout: TaskTimeout | None) -> None:
         self.counts.in_flight -= 1
+        error = timeout or run.row.error
         task = run.row.task
-        if run.row.error is not None:
-            self._fail(run.entry, run.row.error, task, run.link.name)
-            return
-        assert task is not None, "what is over without error has a task"
-        self.counts.spend(task)
-        try:
-            task.unwrap()
-        except KlingError as error:
+        if error is None:
+            assert task is not None, "what is over without error has a task"
+            self.counts.spend(task)
+            try:
+                task.unwrap()
+            except KlingError as reason:
+                error = reason
+        if error is not None or task is None:
+            assert error is not None, "without a task there is an error"
             self._fail(run.entry, error, task, run.link.name)
             return
         self.counts.saving += 1
         run.entry.saving = True
         self._harvest.bring(Crop(run.entry, task, run.link.name, self._queries.keeper(run.link, task)))
-
-    async def _watch_deadlines(self) -> None:
-        """Give up on tasks that take too long; they began in the order in which they are kept."""
-        limit = self._options.task_timeout
-        while limit is not None and (self._workers or self._open):
-            oldest = next(iter(self._runs.values()), None)
-            if oldest is None:
-                self._began_waiting = anyio.Event()
-                await self._began_waiting.wait()
-                continue
-            left = oldest.row.since + limit - self._engine.clock.now()
-            if left > 0:
-                await self._pause(left)
-            elif self._runs.pop(oldest.entry.position, None) is not None:
-                self._give_up(oldest, limit)
-
-    async def _pause(self, seconds: float) -> None:
-        # An end of the batch in the meantime must not wait for the deadline of a job that is long done.
-        self._began_waiting = anyio.Event()
-        with anyio.move_on_after(seconds):
-            while self._workers or self._open:
-                await self._began_waiting.wait()
-                self._began_waiting = anyio.Event()
-
-    def _give_up(self, run: _Run, limit: float) -> None:
-        self.counts.in_flight -= 1
-        name = run.row.ask_for
-        message = f"task {name} had not ended after {limit:g} s; it goes on and will be charged: attach with handle({name!r})"
-        self._fail(run.entry, TaskTimeout(message, name), run.row.task, run.link.name)
 
     # Ending.
 
@@ -337,7 +342,8 @@ class Runner:
     def _react(self, outcome: Failed) -> None:
         most = self._options.max_failures
         if self._options.errors == "raise":
-            self._fail_fast(outcome.error)
+            self.error = self.error or outcome.error
+            self.cancel()
         elif most is not None and self.counts.failed > most:
             self.stop(BatchStopped(f"more than {most} jobs failed, the last one with: {outcome.error}"))
 
@@ -345,15 +351,9 @@ class Runner:
         """Note that an outcome was taken out, so that there may be room for another job."""
         self._room.set()
 
-    def waiting_for(self, most: int) -> dict[str, float]:
-        """Name the jobs that wait for longest, at most *most*, with their seconds."""
-        now = self._engine.clock.now()
-        found: dict[str, float] = {}
-        for run in self._runs.values():
-            if len(found) == most:
-                break
-            found[run.entry.key] = now - run.row.since
-        return found
+
+def _run_name(folder: Folder | None) -> str | None:
+    return folder.run_name if folder is not None else None
 
 
 def _single(error: Exception) -> BaseException:

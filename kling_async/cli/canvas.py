@@ -34,6 +34,7 @@ class Canvas:
 
     @property
     def scale(self) -> float:
+        """Pixels a unit, while drawing."""
         return self.width * OVERSAMPLING / UNITS
 
     @property
@@ -44,26 +45,31 @@ class Canvas:
     def _at(self, points: Sequence[Point]) -> list[Point]:
         return [(x * self.scale, y * self.scale) for x, y in points]
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, fill: Colour) -> None:
+    def ellipse(self, x: float, y: float, rx: float, ry: float, *, fill: Colour) -> None:
+        """Draw a filled ellipse about a point."""
         self.pen.ellipse(self._at([(x - rx, y - ry), (x + rx, y + ry)]), fill=fill)
 
     def box(
-        self, left: float, top: float, right: float, bottom: float, fill: Colour, radius: float = 0
+        self, left: float, top: float, right: float, bottom: float, *, fill: Colour, radius: float = 0
     ) -> None:
+        """Draw a filled box, its corners rounded by *radius*."""
         corners = self._at([(left, top), (right, bottom)])
         self.pen.rounded_rectangle(corners, radius * self.scale, fill=fill)
 
     def shape(self, points: Sequence[Point], fill: Colour) -> None:
+        """Draw a filled outline."""
         self.pen.polygon(self._at(points), fill=fill)
 
     def line(self, points: Sequence[Point], fill: Colour, width: float) -> None:
+        """Draw a line with round ends and joints."""
         self.pen.line(self._at(points), fill=fill, width=round(width * self.scale), joint="curve")
         for x, y in points:  # joints of short pieces show cracks otherwise
-            self.ellipse(x, y, width / 2, width / 2, fill)
+            self.ellipse(x, y, width / 2, width / 2, fill=fill)
 
     def arc(
         self, box: tuple[float, float, float, float], start: float, end: float, fill: Colour, width: float
     ) -> None:
+        """Draw a part of an ellipse's line, angles in degrees clockwise from three o'clock."""
         corners = self._at([box[:2], box[2:]])
         self.pen.arc(corners, start, end, fill=fill, width=round(width * self.scale))
 
@@ -80,10 +86,12 @@ class Canvas:
         self.image.paste(tall.resize((self.image.width, height)), (0, 0))
 
     def soften(self, radius: float) -> None:
+        """Blur what is drawn so far."""
         self.image = self.image.filter(ImageFilter.GaussianBlur(radius * self.scale))
         self.pen = ImageDraw.Draw(self.image)
 
     def finished(self) -> Image.Image:
+        """Return the picture at its size."""
         return self.image.resize((self.width, self.height), Image.Resampling.LANCZOS)
 
 

@@ -21,7 +21,7 @@ def _wave(base: float, height: float, turns: float, phase: float) -> list[Point]
     return [(x, base - height * math.sin(x / UNITS * turns * math.tau + phase)) for x in range(-10, 1020, 10)]
 
 
-def _hill(canvas: Canvas, base: float, height: float, turns: float, phase: float, fill: Colour) -> None:
+def _hill(canvas: Canvas, base: float, height: float, turns: float, phase: float, *, fill: Colour) -> None:
     canvas.shape([(-10, canvas.bottom), *_wave(base, height, turns, phase), (1010, canvas.bottom)], fill)
 
 
@@ -30,32 +30,34 @@ def _hill(canvas: Canvas, base: float, height: float, turns: float, phase: float
 
 def _robot(c: Canvas) -> None:
     c.line([(500, 215), (500, 120)], "#5b6b7a", 16)
-    c.ellipse(500, 105, 30, 30, "#ff6b5e")
-    c.ellipse(490, 96, 9, 9, "#ffc9c2")
+    c.ellipse(500, 105, 30, 30, fill="#ff6b5e")
+    c.ellipse(490, 96, 9, 9, fill="#ffc9c2")
     for side in (-1, 1):
         c.line([(500 + side * 190, 560), (500 + side * 265, 640), (500 + side * 250, 730)], "#7d8fa0", 42)
-        c.ellipse(500 + side * 250, 745, 40, 40, "#ffb54d")
-        c.box(500 + side * 95 - 45, 800, 500 + side * 95 + 45, 890, "#7d8fa0", 14)
-        c.box(500 + side * 105 - 75, 870, 500 + side * 105 + 75, 925, "#4b5a68", 27)
-        c.box(500 + side * 245 - 28, 300, 500 + side * 245 + 28, 400, "#ffb54d", 20)
-    c.box(265, 205, 735, 500, "#38b6a8", 90)
-    c.box(265, 205, 735, 350, "#4cc9ba", 90)
-    c.box(305, 250, 695, 455, "#17323b", 62)
+        c.ellipse(500 + side * 250, 745, 40, 40, fill="#ffb54d")
+        c.box(500 + side * 95 - 45, 800, 500 + side * 95 + 45, 890, fill="#7d8fa0", radius=14)
+        c.box(500 + side * 105 - 75, 870, 500 + side * 105 + 75, 925, fill="#4b5a68", radius=27)
+        c.box(500 + side * 245 - 28, 300, 500 + side * 245 + 28, 400, fill="#ffb54d", radius=20)
+    c.box(265, 205, 735, 500, fill="#38b6a8", radius=90)
+    c.box(265, 205, 735, 350, fill="#4cc9ba", radius=90)
+    c.box(305, 250, 695, 455, fill="#17323b", radius=62)
     for side in (-1, 1):
-        c.ellipse(500 + side * 92, 335, 46, 50, "#9ff5ff")
-        c.ellipse(500 + side * 92, 335, 22, 26, "#17323b")
-        c.ellipse(500 + side * 92 + 12, 322, 10, 10, "#ffffff")
-        c.ellipse(500 + side * 150, 400, 24, 14, "#e06c75")
+        c.ellipse(500 + side * 92, 335, 46, 50, fill="#9ff5ff")
+        c.ellipse(500 + side * 92, 335, 22, 26, fill="#17323b")
+        c.ellipse(500 + side * 92 + 12, 322, 10, 10, fill="#ffffff")
+        c.ellipse(500 + side * 150, 400, 24, 14, fill="#e06c75")
     c.arc((440, 350, 560, 425), 15, 165, "#9ff5ff", 12)
-    c.box(455, 495, 545, 540, "#5b6b7a", 10)
-    c.box(305, 530, 695, 815, "#38b6a8", 70)
-    c.box(365, 585, 635, 735, "#eaf7f4", 34)
+    c.box(455, 495, 545, 540, fill="#5b6b7a", radius=10)
+    c.box(305, 530, 695, 815, fill="#38b6a8", radius=70)
+    c.box(365, 585, 635, 735, fill="#eaf7f4", radius=34)
     c.line([(395, 665), (450, 665), (475, 615), (515, 710), (545, 665), (605, 665)], "#ff6b5e", 13)
     for place, colour in enumerate(("#ff6b5e", "#ffb54d", "#eaf7f4")):
-        c.ellipse(440 + place * 60, 775, 17, 17, colour)
+        c.ellipse(440 + place * 60, 775, 17, 17, fill=colour)
 
 
 def _jug(c: Canvas) -> None:
+    x: float
+    y: float
     handle = [(585, 285), (690, 265), (800, 320), (830, 450), (780, 590), (690, 690)]
     c.line(path(handle), "#1f4e8c", 62)
     c.line(path(handle), "#3a7bc8", 22)
@@ -69,18 +71,18 @@ def _jug(c: Canvas) -> None:
         "#5c98dd",
     )
     c.shape(curve([(400, 160), (345, 150), (300, 128), (330, 185), (405, 260), (450, 200)], 8), "#2f6fbd")
-    c.ellipse(500, 175, 112, 38, "#1f4e8c")
-    c.ellipse(500, 178, 92, 26, "#12315a")
+    c.ellipse(500, 175, 112, 38, fill="#1f4e8c")
+    c.ellipse(500, 178, 92, 26, fill="#12315a")
     for y, half in ((430, 178), (770, 190)):
-        c.box(500 - half, y - 13, 500 + half, y + 13, "#f6efe0", 13)
+        c.box(500 - half, y - 13, 500 + half, y + 13, fill="#f6efe0", radius=13)
     for turn in range(8):
         angle = turn * math.tau / 8
         x, y = 500 + 78 * math.cos(angle), 600 + 78 * math.sin(angle)
-        c.ellipse(x, y, 40, 40, "#f6efe0")
-    c.ellipse(500, 600, 52, 52, "#f2b134")
-    c.ellipse(500, 600, 22, 22, "#d98e04")
+        c.ellipse(x, y, 40, 40, fill="#f6efe0")
+    c.ellipse(500, 600, 52, 52, fill="#f2b134")
+    c.ellipse(500, 600, 22, 22, fill="#d98e04")
     for x, y in ((330, 600), (670, 600), (380, 500), (620, 500), (380, 700), (620, 700)):
-        c.ellipse(x, y, 13, 13, "#f6efe0")
+        c.ellipse(x, y, 13, 13, fill="#f6efe0")
 
 
 def _dress(c: Canvas) -> None:
@@ -113,14 +115,14 @@ def _dress(c: Canvas) -> None:
         ),
         "#d81e3f",
     )
-    c.box(378, 478, 622, 530, "#ffd166", 20)
-    c.ellipse(500, 504, 34, 34, "#f4a72c")
-    c.ellipse(500, 504, 17, 17, "#fff3d1")
+    c.box(378, 478, 622, 530, fill="#ffd166", radius=20)
+    c.ellipse(500, 504, 34, 34, fill="#f4a72c")
+    c.ellipse(500, 504, 17, 17, fill="#fff3d1")
     spots = random.Random(7)
     for _ in range(70):
         y = 570 + 320 * math.sqrt(spots.random())
         half = 70 + (y - 530) * 0.6
-        c.ellipse(500 + spots.uniform(-half, half), y, 9, 9, "#ffe9ec")
+        c.ellipse(500 + spots.uniform(-half, half), y, 9, 9, fill="#ffe9ec")
 
 
 def _bird(c: Canvas) -> None:
@@ -166,31 +168,33 @@ def _bird(c: Canvas) -> None:
         )
     for tip in ((420, 105), (470, 92), (520, 112)):
         c.line([(450, 215), tip], "#d1495b", 20)
-        c.ellipse(tip[0], tip[1], 18, 18, "#f9a620")
+        c.ellipse(tip[0], tip[1], 18, 18, fill="#f9a620")
     c.shape(curve([(285, 345), (160, 385), (120, 420), (190, 430), (280, 425)]), "#ee6c2d")
     c.shape(curve([(275, 420), (190, 428), (160, 450), (220, 465), (275, 450)]), "#c94f1c")
-    c.ellipse(385, 335, 62, 62, "#ffffff")
-    c.ellipse(372, 338, 36, 38, "#26282c")
-    c.ellipse(360, 324, 12, 12, "#ffffff")
-    c.ellipse(430, 425, 38, 24, "#f47d6c")
+    c.ellipse(385, 335, 62, 62, fill="#ffffff")
+    c.ellipse(372, 338, 36, 38, fill="#26282c")
+    c.ellipse(360, 324, 12, 12, fill="#ffffff")
+    c.ellipse(430, 425, 38, 24, fill="#f47d6c")
 
 
 # Scenes
 
 
 def _meadow(c: Canvas) -> None:
+    x: float
+    y: float
     c.sky("#5db7f0", "#e3f5ff", 380)
-    c.ellipse(820, 110, 62, 62, "#fff2a8")
+    c.ellipse(820, 110, 62, 62, fill="#fff2a8")
     for x, y, size in ((160, 110, 1.0), (520, 70, 0.7), (660, 180, 0.55)):
         for dx, dy, r in ((-70, 12, 38), (-20, -10, 52), (42, 2, 44), (90, 16, 30)):
-            c.ellipse(x + dx * size, y + dy * size, r * size, r * size * 0.8, "#ffffff")
-    _hill(c, 330, 42, 0.8, 0.6, "#9fd3c7")
-    _hill(c, 372, 40, 1.1, 2.8, "#6fbf73")
+            c.ellipse(x + dx * size, y + dy * size, r * size, r * size * 0.8, fill="#ffffff")
+    _hill(c, 330, 42, 0.8, 0.6, fill="#9fd3c7")
+    _hill(c, 372, 40, 1.1, 2.8, fill="#6fbf73")
     for x in (90, 150, 205, 860, 920):
-        c.box(x - 5, 345, x + 5, 400, "#6b4f3a")
-        c.ellipse(x, 325, 30, 44, "#3f8f52")
-        c.ellipse(x - 8, 314, 16, 24, "#5cab67")
-    _hill(c, 425, 26, 0.9, 5.0, "#7ccf5f")
+        c.box(x - 5, 345, x + 5, 400, fill="#6b4f3a")
+        c.ellipse(x, 325, 30, 44, fill="#3f8f52")
+        c.ellipse(x - 8, 314, 16, 24, fill="#5cab67")
+    _hill(c, 425, 26, 0.9, 5.0, fill="#7ccf5f")
     c.shape([(470, 420), (490, 420), (560, 480), (520, c.bottom), (330, c.bottom), (430, 480)], "#f1dfae")
     flowers = random.Random(3)
     for _ in range(150):
@@ -199,19 +203,21 @@ def _meadow(c: Canvas) -> None:
             continue
         size = 2 + (y - 430) / 26
         c.line([(x, y), (x, y + size * 2)], "#4f9d45", size / 3)
-        c.ellipse(x, y, size, size, flowers.choice(("#ff6b6b", "#ffffff", "#ffd93d", "#b388eb")))
-        c.ellipse(x, y, size * 0.4, size * 0.4, "#f2a541")
+        c.ellipse(x, y, size, size, fill=flowers.choice(("#ff6b6b", "#ffffff", "#ffd93d", "#b388eb")))
+        c.ellipse(x, y, size * 0.4, size * 0.4, fill="#f2a541")
 
 
 def _harbour(c: Canvas) -> None:
+    x: float
+    y: float
     c.sky("#2b2d63", "#ff9e6d", 370)
-    c.ellipse(610, 330, 84, 84, "#ffe08a")
+    c.ellipse(610, 330, 84, 84, fill="#ffe08a")
     town = random.Random(11)
-    _hill(c, 340, 30, 0.7, 1.2, "#5a4a78")
+    _hill(c, 340, 30, 0.7, 1.2, fill="#5a4a78")
     for place in range(14):
         x, height = place * 74 - 20, town.uniform(70, 170)
         colour = town.choice(("#40365f", "#4d3f6e", "#37305a"))
-        c.box(x, 372 - height, x + 66, 375, colour)
+        c.box(x, 372 - height, x + 66, 375, fill=colour)
         if place % 3 == 0:
             c.shape([(x - 4, 372 - height), (x + 33, 335 - height), (x + 70, 372 - height)], "#6e3f5c")
         for row in range(int(height // 34)):
@@ -222,30 +228,32 @@ def _harbour(c: Canvas) -> None:
                         384 - height + row * 32,
                         x + 19 + column * 19,
                         398 - height + row * 32,
-                        "#ffd27a",
+                        fill="#ffd27a",
                     )
-    c.box(0, 372, 1000, c.bottom, "#31406f")
+    c.box(0, 372, 1000, c.bottom, fill="#31406f")
     for _ in range(90):
         y = town.uniform(380, c.bottom)
         x = 610 + town.gauss(0, 60 + (y - 370))
         half = 8 + (y - 370) / 6
-        c.box(x - half, y, x + half, y + 4, town.choice(("#ffb070", "#ffd591", "#4a5b8f")), 2)
+        c.box(x - half, y, x + half, y + 4, fill=town.choice(("#ffb070", "#ffd591", "#4a5b8f")), radius=2)
     c.shape([(150, 440), (330, 440), (300, 485), (185, 485)], "#8c2f39")
-    c.box(185, 445, 295, 455, "#f4e3c1")
+    c.box(185, 445, 295, 455, fill="#f4e3c1")
     c.line([(236, 440), (236, 290)], "#e8d9bd", 7)
     c.shape([(245, 300), (245, 425), (325, 425)], "#fff4e0")
     c.shape([(227, 315), (227, 425), (165, 425)], "#ffd9b0")
 
 
 def _study(c: Canvas) -> None:
+    x: float
+    y: float
     c.sky("#f3e0c5", "#ecd2ac", 420)
     for x in range(0, 1000, 62):
-        c.box(x, 0, x + 22, 420, "#efd9b8")
-    c.box(0, 420, 1000, c.bottom, "#a8704a")
+        c.box(x, 0, x + 22, 420, fill="#efd9b8")
+    c.box(0, 420, 1000, c.bottom, fill="#a8704a")
     for y in (420, 452, 492, 540):
-        c.box(0, y, 1000, y + 4, "#925d3b")
-    c.box(330, 50, 670, 330, "#fffaf0", 12)
-    c.box(345, 65, 655, 315, "#9ad4f5")
+        c.box(0, y, 1000, y + 4, fill="#925d3b")
+    c.box(330, 50, 670, 330, fill="#fffaf0", radius=12)
+    c.box(345, 65, 655, 315, fill="#9ad4f5")
     c.shape(
         [(345, 315), *((x, 270 - 34 * math.sin((x - 345) / 60)) for x in range(345, 656, 5)), (655, 315)],
         "#7bc47f",
@@ -254,9 +262,9 @@ def _study(c: Canvas) -> None:
         [(345, 315), *((x, 296 + 18 * math.sin((x - 345) / 48)) for x in range(345, 656, 5)), (655, 315)],
         "#5fae6a",
     )
-    c.ellipse(590, 120, 30, 30, "#fff1a8")
-    c.box(493, 60, 507, 320, "#fffaf0")
-    c.box(345, 180, 655, 192, "#fffaf0")
+    c.ellipse(590, 120, 30, 30, fill="#fff1a8")
+    c.box(493, 60, 507, 320, fill="#fffaf0")
+    c.box(345, 180, 655, 192, fill="#fffaf0")
     for left, right, inner in ((290, 350, 330), (710, 650, 670)):
         c.shape(
             [
@@ -268,10 +276,10 @@ def _study(c: Canvas) -> None:
             ],
             "#d9694f",
         )
-    c.box(270, 26, 730, 42, "#8a5a36", 8)
+    c.box(270, 26, 730, 42, fill="#8a5a36", radius=8)
     books = random.Random(5)
     for shelf, top in enumerate((110, 215, 320)):
-        c.box(40, top, 245, top + 10, "#7a4d2e")
+        c.box(40, top, 245, top + 10, fill="#7a4d2e")
         x = 48.0
         while x < 225:
             width, height = books.uniform(11, 22), books.uniform(52, 82)
@@ -280,20 +288,20 @@ def _study(c: Canvas) -> None:
                 top - height,
                 x + width,
                 top,
-                books.choice(("#c8553d", "#588b8b", "#f28f3b", "#2d3047", "#93b7be")),
-                2,
+                fill=books.choice(("#c8553d", "#588b8b", "#f28f3b", "#2d3047", "#93b7be")),
+                radius=2,
             )
             x += width + 2 + shelf * 0.5
-    c.ellipse(850, 300, 64, 12, "#7a4d2e")
-    c.box(842, 300, 858, 425, "#7a4d2e")
-    c.box(805, 225, 895, 296, "#e3b23c", 8)
+    c.ellipse(850, 300, 64, 12, fill="#7a4d2e")
+    c.box(842, 300, 858, 425, fill="#7a4d2e")
+    c.box(805, 225, 895, 296, fill="#e3b23c", radius=8)
     for angle in range(-70, 71, 20):
         x, y = 850 + 110 * math.sin(math.radians(angle)), 215 - 100 * math.cos(math.radians(angle))
         c.line([(850, 230), (x, y)], "#4f8a4c", 9)
-        c.ellipse(x, y, 22, 15, "#63a95f")
-    c.ellipse(500, 510, 330, 48, "#c94f4f")
-    c.ellipse(500, 510, 280, 38, "#f0c987")
-    c.ellipse(500, 510, 220, 28, "#c94f4f")
+        c.ellipse(x, y, 22, 15, fill="#63a95f")
+    c.ellipse(500, 510, 330, 48, fill="#c94f4f")
+    c.ellipse(500, 510, 280, 38, fill="#f0c987")
+    c.ellipse(500, 510, 220, 28, fill="#c94f4f")
 
 
 # Styles
@@ -314,12 +322,12 @@ def _watercolour(c: Canvas) -> None:
     c.soften(15)
     for _ in range(60):
         x, y, r = wash.uniform(0, 1000), wash.uniform(0, 1000), wash.uniform(4, 16)
-        c.ellipse(x, y, r, r, wash.choice(("#7fb3d5", "#f1a7b7", "#f2d36b", "#9ccf9a")))
+        c.ellipse(x, y, r, r, fill=wash.choice(("#7fb3d5", "#f1a7b7", "#f2d36b", "#9ccf9a")))
     c.soften(2)
 
 
 def _woodcut(c: Canvas) -> None:
-    c.ellipse(500, 420, 210, 210, "#d5382b")
+    c.ellipse(500, 420, 210, 210, fill="#d5382b")
     for row in range(13):
         base = 300 + row * 62
         for shift in (0, 20):
@@ -331,7 +339,7 @@ def _woodcut(c: Canvas) -> None:
     for x, y, r in ((200, 640, 150), (780, 760, 190)):
         for ring in range(5):
             colour = "#15324f" if ring % 2 == 0 else "#f4ead5"
-            c.ellipse(x, y, r - ring * r / 5.5, r - ring * r / 5.5, colour)
+            c.ellipse(x, y, r - ring * r / 5.5, r - ring * r / 5.5, fill=colour)
     for place in range(16):
         angle = place * math.tau / 16
         inner, outer = (
@@ -344,12 +352,12 @@ def _woodcut(c: Canvas) -> None:
 
 def _poster(c: Canvas) -> None:
     for place, colour in enumerate(("#ff5d8f", "#ff8e72", "#ffc15e", "#ffe29a")):
-        c.box(0, place * 175, 1000, place * 175 + 176, colour)
-    c.ellipse(500, 460, 250, 250, "#fff275")
+        c.box(0, place * 175, 1000, place * 175 + 176, fill=colour)
+    c.ellipse(500, 460, 250, 250, fill="#fff275")
     for place in range(7):
         y = 490 + place * 36
-        c.box(230, y, 770, y + 8 + place * 2.2, "#ffc15e" if y < 525 else "#ffe29a")
-    c.box(0, 690, 1000, 1000, "#3a0ca3")
+        c.box(230, y, 770, y + 8 + place * 2.2, fill="#ffc15e" if y < 525 else "#ffe29a")
+    c.box(0, 690, 1000, 1000, fill="#3a0ca3")
     for x in range(-1200, 2201, 170):
         c.line([(500 + (x - 500) * 0.18, 690), (x, 1000)], "#f72585", 6)
     for y in (700, 722, 756, 806, 878, 970):

@@ -86,6 +86,29 @@ class Connection:
             options["slots"] = slots
         return Kling(**options)
 
+    def describe(self, slots: int | None = None) -> list[str]:
+        """Return lines that say which service and account this is; ConfigError as open() would raise it."""
+        from kling_async.client.settings import gather
+        from kling_async.protocol.auth import KeyPair
+
+        settings = gather(
+            api_key=None,
+            access_key=None,
+            secret_key=None,
+            accounts=None,
+            slots="auto" if slots is None else slots,
+            address=self.base_url,
+            region=self.region,
+        )
+        (_, credentials, limit), *_ = settings.accounts
+        pair = isinstance(credentials, KeyPair)
+        secret = credentials.access_key if isinstance(credentials, KeyPair) else credentials.key
+        shown = f"…{secret[-2:]}" if len(secret) >= 12 else "…"
+        return [
+            f"target    {settings.base_url}",
+            f"account   {'access key' if pair else 'API key'} {shown}, slots {limit or 'found out'}",
+        ]
+
 
 def connects(command: F) -> F:
     """Give *command* the options that choose the service; it gets them as *connection*, and `.env` is read."""

@@ -1,4 +1,4 @@
-"""Ctrl-C in two stages: the first asks for an orderly end, the second leaves at once."""
+"""Ctrl-C in two stages: the first asks for an orderly end, the second leaves; a third does not even tidy up."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Interruption", "two_stages"]
 
 @define(eq=False)
 class Interruption:
-    """Whether and how the run was interrupted: *signal* is the first one that came, *leaving* tells of a second."""
+    """Whether and how the run was interrupted: *signal* is the first one that came, *count* how many did."""
 
     signal: int | None = None
-    leaving: bool = False
+    count: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -27,25 +27,26 @@ class Interruption:
 
 
 @contextmanager
-def two_stages(first: Callable[[], None], second: Callable[[], None]) -> Iterator[Interruption]:
+def two_stages(
+    first: Callable[[], None], second: Callable[[], None], third: Callable[[int], None]
+) -> Iterator[Interruption]:
     """
-    Call *first* in the running loop at the first SIGINT or SIGTERM, *second* at the next one.
+    Call *first* in the running loop at the first SIGINT or SIGTERM and *second* at the next one.
 
-    The handlers that stood before are put back at the end. Only for the main thread.
+    *third* is called with the exit code right inside the handler, whether the loop still turns or not. The handlers
+    that stood before are put back at the end. Only for the main thread.
     """
     loop = asyncio.get_running_loop()
     interruption = Interruption()
 
-    def decide(number: int) -> None:
+    def receive(number: int, _frame: FrameType | None) -> None:
+        interruption.count += 1
         if interruption.signal is None:
             interruption.signal = number
-            first()
+        if interruption.count > 2:
+            third(interruption.exit_code)
         else:
-            interruption.leaving = True
-            second()
-
-    def receive(number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(decide, number)
+            loop.call_soon_threadsafe(first if interruption.count == 1 else second)
 
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

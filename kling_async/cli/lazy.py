@@ -24,9 +24,11 @@ class LazyGroup(click.Group):
         self._commands_at = commands_at
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names in the order they were told."""
         return list(self._commands_at)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """Import the command; None for an unknown one."""
         if cmd_name not in self._commands_at:
             return None
         command = getattr(import_module(self._commands_at[cmd_name][0]), f"{cmd_name}_command")
@@ -36,6 +38,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of *args*; a mistyped one gets the nearest name."""
         if args and not args[0].startswith("-") and args[0] not in self._commands_at:
             ctx.fail(self._unknown(args[0]))
         return super().resolve_command(ctx, args)
@@ -48,10 +51,12 @@ class LazyGroup(click.Group):
         return f"expected a command, found {name!r}; {hint}"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Write the list of commands without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self._commands_at.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors of this package end in one line and their exit code."""
         try:
             return super().invoke(ctx)
         except KlingError as error:

@@ -10,7 +10,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -35,7 +36,16 @@ from kling_async.errors import (
     TransportError,
 )
 
-__all__ = ["ManifestError", "Voice", "current_voice", "error_fields", "exit_code", "finish", "speaks"]
+__all__ = [
+    "ManifestError",
+    "Voice",
+    "current_voice",
+    "error_fields",
+    "exit_code",
+    "finish",
+    "reading_manifest",
+    "speaks",
+]
 
 OK, SOME_FAILED, USAGE, CONFIG, CANNOT_PAY, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -82,6 +92,15 @@ def error_fields(error: KlingError) -> dict[str, object]:
         "message": str(error),
         "request_id": (api.request_id if api else getattr(error, "request_id", "")) or None,
     }
+
+
+@contextmanager
+def reading_manifest() -> Iterator[None]:
+    """Make what is wrong with the manifest a mistake of the call (exit 2)."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ManifestError(error.message) from error
 
 
 def finish(code: int) -> None:

@@ -18,11 +18,12 @@ from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
-from kling_async.errors import KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
+from kling_async.errors import JournalError, KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
+from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Recovered, Refused, Retried, Submitted, Waiting
-from kling_async.protocol.flows import Patience, Step, Submission, Wait, submit
+from kling_async.protocol.flows import Doubt, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
 
@@ -51,7 +52,8 @@ class Order:
     """
     One job ready to be sent: its *body* is complete and carries *external_task_id*.
 
-    *adopt* says that a task which has that id already is this job's, as in `flows.submit()`.
+    *adopt* says that a task which has that id already is this job's, as in `flows.submit()`. *ledger* is the job's page
+    in a journal, *units* what it is to say the task costs.
     """
 
     path: str
@@ -61,6 +63,8 @@ class Order:
     slots: int
     key: str = ""
     adopt: bool = True
+    units: int = 0
+    ledger: Ledger | None = None
 
 
 @frozen(kw_only=True)
@@ -133,6 +137,13 @@ class Creation:
 
     async def _create(self) -> Tracked | KlingError:
         order = self._order
+        if order.ledger is not None:
+            try:
+                await order.ledger.intend(self._link.name, order.units)
+            except JournalError as error:
+                # What is not on the disk is not sent.
+                self._turnstile.leave(self._ticket)
+                return error
         flow = submit(
             create_request(order.path, order.body),
             find_request(order.path, order.external_task_id),
@@ -150,6 +161,8 @@ class Creation:
             self._step_back(error)
             return error
         self._turnstile.accepted(self._ticket)
+        if order.ledger is not None:
+            order.ledger.made(submission.task.task_id, self._link.name, order.units)
         self._emit_made(submission)
         return self._track(submission.task.task_id)
 
@@ -168,6 +181,8 @@ class Creation:
 
     def _step_back(self, error: KlingError) -> None:
         """Give the slots back, since no task was made; queue again where waiting heals."""
+        if self._order.ledger is not None:
+            self._order.ledger.free()
         verdict = judge(error)
         if verdict is Verdict.ACCOUNT_STOP:
             self._turnstile.leave(self._ticket)
@@ -188,6 +203,8 @@ class Creation:
     # Events.
 
     def _watch(self, step: Step) -> None:
+        if isinstance(step, Doubt) and self._order.ledger is not None:
+            self._order.ledger.doubt()
         if isinstance(step, Wait) and step.error is not None and self._tools.emitter.active:
             self._tools.emitter.emit(
                 Retried(

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from kling_async.batch.batch import Batch
     from kling_async.batch.entries import Input
+    from kling_async.batch.upkeep import Recovered
 
 __all__ = ["Kling"]
 
@@ -51,7 +53,8 @@ class Kling:
     *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it.
     *timeout* is the seconds of one request or a `Timeouts`; waits for tasks have their own. *max_retries* counts
     repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
-    is never closed. *on_event*, sync or async, is told what happens.
+    is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
+    `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens.
 
     Raises `ConfigError` for credentials or options that cannot work.
     """
@@ -72,6 +75,7 @@ class Kling:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = True,
+        journal: str | PathLike[str] | None = None,
         on_event: Watcher | None = None,
     ) -> None:
         settings = gather(
@@ -97,6 +101,7 @@ class Kling:
         self._downloads = Downloads.under(fetch, clock)
         sessions = [Session(connection, session) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
+        self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         if on_event is not None:
             self._engine.emitter.subscribe(on_event)
@@ -135,6 +140,9 @@ class Kling:
         jobs: Iterable[Input] | AsyncIterable[Input],
         *,
         out: str | PathLike[str] | None = None,
+        journal: str | PathLike[str] | None = None,
+        update: bool = False,
+        total: int | None = None,
         budget: int | None = None,
         in_order: bool = False,
         errors: Literal["collect", "raise"] = "collect",
@@ -146,8 +154,10 @@ class Kling:
         Run many jobs; outcomes come as they finish, from an iterable that may be endless.
 
         Use `async with kling.batch(jobs) as batch: async for outcome in batch`, or the loop alone. With *out*, a folder,
-        pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *budget* is the most units
-        to commit. *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
+        pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *journal*, by default
+        `out/journal.db`, keeps every job's state: the same jobs with the same journal continue where they were left,
+        even by a crash. A job that changed under its key since then is an error unless *update*. *budget* is the most
+        units to commit, earlier runs included; *total* how many jobs there are, for the statistics. *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
         job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
         task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
         the rest of the jobs stays undone.
@@ -157,6 +167,9 @@ class Kling:
 
         options = BatchOptions(
             out=out,
+            journal=journal,
+            update=update,
+            total=total,
             budget=budget,
             in_order=in_order,
             errors=errors,
@@ -165,6 +178,18 @@ class Kling:
             stall_after=stall_after,
         )
         return Batch(self._engine, self._queries(MultiImage.path), jobs, options)
+
+    async def recover(
+        self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
+    ) -> Recovered:
+        """
+        Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
+
+        Submits nothing. The old journal is moved aside.
+        """
+        from kling_async.batch.upkeep import rebuild
+
+        return await rebuild(self._engine, self._queries(MultiImage.path), jobs, Path(out))
 
     async def __aenter__(self) -> Self:
         self._engine.enter()

@@ -118,6 +118,10 @@ class Turnstile:
             self.lane.release(ticket, now)
         self._turn_soon()
 
+    def adopt(self, ticket: Pass) -> None:
+        """Count a task that exists already as holding its slots."""
+        self.lane.adopt(ticket, ticket.slots, self._clock.now(), priority=ticket.priority, party=ticket.party)
+
     def accepted(self, ticket: Pass) -> None:
         """Note that the create was accepted; its task holds the slots until `release()`."""
         self.troubled_since = None

@@ -64,7 +64,7 @@ class Durations:
         self._pauses: tuple[tuple[float, float], ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Durations of {self._seen} tasks, typically {self._typical} s>"
+        return f"<Durations of {self._seen} tasks, typically {self._typical or 0.0:.3g} s>"
 
     def add(self, seconds: float) -> None:
         """Learn that a task took *seconds*."""

@@ -21,7 +21,9 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState"]
+from kling_async import errors
+
+__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "is_final"]
 
 
 class JobState(Enum):
@@ -102,3 +104,15 @@ class JobRecord:
         if to not in _MOVES[came_from]:
             raise IllegalMove(f"{self.key}: from {came_from} to {to}")
         return evolve(self, state=to, stored=True, **changes)
+
+
+# What ends a job for good while its task exists; anything else (a wait that was too long, a download that broke, an
+# account that is not let in) leaves the job where it is, to be taken up again.
+_FATAL_FOR_TASKS = (errors.TaskFailed, errors.EmptyResult, errors.TaskNotFound)
+
+
+def is_final(state: JobState, error: errors.KlingError) -> bool:
+    """Tell whether a job in *state* has ended with *error*; a new attempt then needs an explicit wish."""
+    if state is JobState.SUBMITTED:
+        return isinstance(error, _FATAL_FOR_TASKS)
+    return state is JobState.PENDING

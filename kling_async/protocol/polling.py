@@ -138,8 +138,9 @@ class PollBook:
         self._listing.advance(now)
         first = self._durations.next_look(0.0, self.interval)
         fresh = age < first
-        row = Row(task_id, now - age, fresh, self._listing.enter() if fresh else None)
-        self._rows[task_id] = row
+        row = self._rows[task_id] = Row(task_id, now - age, fresh)
+        if fresh:
+            self._listing.enter(row)
         wait = min(first - age, self._pace.max_interval) if fresh else 0.0
         self._board.wheel.put(row, now + wait)
         return row.due
@@ -196,9 +197,12 @@ class PollBook:
         self._backoff.succeed()
         sweep = self._sweep if self._sweep is not None and page in self._sweep.pages else None
         first = (page - 1) * sweep.size if sweep is not None else 0
+        self._listing.advance(now)
         ended: list[str] = []
+        ranks: dict[str, int] = {}  # a page may show a task twice
         shown: list[tuple[Row, int]] = []
-        for rank, (task_id, has_ended, seconds) in enumerate(glances, first):
+        for task_id, has_ended, seconds in glances:
+            rank = ranks.setdefault(task_id, first + len(ranks))
             row = self._rows.get(task_id)
             if row is None:
                 continue
@@ -211,9 +215,7 @@ class PollBook:
                 self._alive(row, now)
         if sweep is None:
             return Seen(tuple(ended), None)
-        self._listing.learn([(row.mark, rank) for row, rank in shown])
-        for row, rank in shown:
-            row.mark = self._listing.mark(rank)
+        self._listing.learn(shown)
         further = sweep.read(page, len(glances), self._listing, now)
         self._pace.spend(further is not None)
         self._close_if_read(sweep, now)
@@ -275,7 +277,7 @@ class PollBook:
         if self._sweep is None and self._is_due() and now >= self._pace.next_turn:
             pages = self._take_turn(now, dice)
         gets += self._take_queue(now)
-        size = self._sweep.size if self._sweep is not None else self.page_size
+        size = self._sweep.size if self._sweep else self.page_size
         return Turn(tuple(gets), pages, size, self._wake_at(now))
 
     def _is_due(self) -> bool:
@@ -293,13 +295,11 @@ class PollBook:
         else:
             listed = self._hidden.listed(due, self._gets.rate * self.interval)
             self._sweep = choose(listed, self._listing, now)
-        wanted = self._sweep.wanted if self._sweep is not None else {}
+        wanted, pages = (self._sweep.wanted, sorted(self._sweep.pages)) if self._sweep else ({}, [])
         for row in due:
             self._board.move(row, wanted if row.task_id in wanted else self._board.queue)
-        if self._sweep is None:
-            return ()
-        self._pace.spend(self._sweep.asked)
-        return tuple(sorted(self._sweep.pages))
+        self._pace.spend(len(pages))
+        return tuple(pages)
 
     def _take_hinted(self, now: float) -> list[str]:
         free = self._hints.refill(now)
@@ -350,9 +350,9 @@ class PollBook:
         self._listing.settle(now)
         if not sweep.broken:
             self._listing.judge(sweep.targets, sweep.targets - len(missing))
-        few = not sweep.broken and len(missing) <= 1 + sweep.asked // 2
+        few = not sweep.broken and len(missing) <= 1 + sweep.asked.total() // 2
         for row in missing:
-            alone = not sweep.broken and self._hidden.miss(row.task_id)
+            alone = not sweep.broken and self._hidden.miss(row)
             self._board.move(row, self._board.queue if few or alone else self._board.ready)
 
     @property

@@ -22,6 +22,7 @@ __all__ = ["Hidden", "Sweep", "choose"]
 _MANY = 4  # rows worth another page: fewer are cheaper and surer to ask one by one
 _VAIN_SHARE = 4  # one page in vain for so many missing rows is a fair price
 _VAIN_LIMIT = 20
+_READS = 2  # of one page in a sweep: what is missing from a list that forgets may stand there the next time
 _MISSES = 2  # sweeps that may miss a row before it gets GETs
 _TURNS = 10  # turns of GETs, about, after which a row is looked for in the list again, with one chance
 
@@ -33,10 +34,10 @@ class Sweep:
     since: float
     size: int
     pages: set[int]  # asked and not answered
+    asked: Counter[int]  # how often each page was
     wanted: Place  # rows not shown so far
     deepest: int
     targets: int
-    asked: int
     shown: int = 0
     vain: int = 0  # pages in succession that showed none of the wanted
     full: bool = False  # the deepest page was a full one
@@ -54,23 +55,28 @@ class Sweep:
         further = self._further(listing)
         if further is not None:
             self.deepest = max(self.deepest, further)
-            self.asked += 1
             self.since = now
             self.pages.add(further)
+            self.asked[further] += 1
         return further
 
     def _further(self, listing: Listing) -> int | None:
         """Find the page on which most of the missing rows stand by now, if it is likely to save more GETs than it costs."""
-        if self.vain * _VAIN_SHARE >= len(self.wanted) or self.vain > _VAIN_LIMIT:
+        if self.vain * _VAIN_SHARE >= len(self.wanted) or self.vain > _VAIN_LIMIT * listing.trust:
             return None
         below = self.deepest + 1
         crowds: Counter[int] = Counter()
         for row in self.wanted.values():
-            guess = int(listing.rank(row.mark)) // self.size + 1
+            guess = int(listing.rank(row)) // self.size + 1
             # While nothing stood where it was expected, the list has sunk in a way unknown.
             crowds[below if self.shown == 0 or row.mark is None else guess] += 1
         page, crowd = max(crowds.items(), key=lambda item: item[1])
-        if crowd < _MANY or page > DEEPEST_PAGE or (page > self.deepest and not self.full):
+        if (
+            crowd < _MANY
+            or self.asked[page] >= _READS
+            or page > DEEPEST_PAGE
+            or (page > self.deepest and not self.full)
+        ):
             return None
         return page
 
@@ -79,9 +85,9 @@ def choose(rows: Sequence[Row], listing: Listing, now: float) -> Sweep | None:
     """Start a sweep over the pages that show more of *rows* than they cost, None if single GETs are cheaper for all."""
     # An unknown place may be anywhere: only the largest page will do.
     size = listing.size_for(
-        max((inf if row.mark is None else listing.rank(row.mark) for row in rows), default=0.0)
+        max((inf if row.mark is None else listing.rank(row) for row in rows), default=0.0)
     )
-    at = [int(listing.rank(row.mark)) // size + 1 for row in rows]
+    at = [int(listing.rank(row)) // size + 1 for row in rows]
     crowds = Counter(at)
     pages = {page for page, crowd in crowds.items() if crowd * listing.trust > 1.0 and page <= DEEPEST_PAGE}
     if not pages:
@@ -89,7 +95,7 @@ def choose(rows: Sequence[Row], listing: Listing, now: float) -> Sweep | None:
             listing.forgive()
         return None
     wanted = _by_id(row for row, page in zip(rows, at, strict=True) if page in pages)
-    return Sweep(now, size, pages, wanted, max(pages), len(wanted), len(pages))
+    return Sweep(now, size, pages, Counter(pages), wanted, max(pages), len(wanted))
 
 
 def _by_id(rows: Iterable[Row]) -> Place:
@@ -107,10 +113,13 @@ class Hidden:
     def __len__(self) -> int:
         return len(self._turns)
 
-    def miss(self, task_id: str) -> bool:
-        """Count that a sweep did not show a row; return whether it is to get a single GET."""
-        turns = self._turns[task_id] = self._turns.get(task_id, 0) + 1
-        return turns >= _MISSES
+    def miss(self, row: Row) -> bool:
+        """Count that a sweep did not show *row*; return whether it is to get a single GET."""
+        turns = self._turns[row.task_id] = self._turns.get(row.task_id, 0) + 1
+        if turns < _MISSES:
+            return False
+        row.mark = None  # wherever it stands, it is not where it was expected
+        return True
 
     def forgive(self, task_id: str) -> None:
         """Forget the misses of a row that a page has shown."""

@@ -23,9 +23,10 @@ class Row:
     task_id: str
     born: float
     fresh: bool  # watched before its first look was due, so that look tells how long it took
-    mark: float | None  # its place in the list, see `listing`
+    mark: float | None = None  # its place in the list, see `listing`
+    placed: bool = False  # a page has shown it, so that its mark is no guess
     due: float = -inf
-    entry: int = -1
+    entry: int | None = None
     looked: float = -inf  # when it was last seen not to have ended
     asked: float = -inf  # when it last got a single GET
     place: Place | None = None  # None: on the wheel

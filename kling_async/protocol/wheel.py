@@ -14,14 +14,12 @@ from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Timed", "Wheel"]
 
-_NOWHERE = -1
-
 
 class Timed(Protocol):
-    """What a wheel needs of a row: *due* in seconds is the caller's, *entry* the wheel's own (first -1)."""
+    """What a wheel needs of a row: *due* in seconds is the caller's, *entry* the wheel's own (first None)."""
 
     due: float
-    entry: int
+    entry: int | None
 
 
 R = TypeVar("R", bound=Timed)
@@ -49,7 +47,7 @@ class Wheel(Generic[R]):
         """Make *row* fire once at *due*, whenever it was due before."""
         row.due = due
         tick = ceil(due / self._width)
-        if row.entry == _NOWHERE:
+        if row.entry is None:
             self._live += 1
         elif row.entry <= tick:
             return
@@ -61,8 +59,8 @@ class Wheel(Generic[R]):
 
     def drop(self, row: R) -> None:
         """Take *row* out; nothing happens if it is not in."""
-        if row.entry != _NOWHERE:
-            row.entry = _NOWHERE
+        if row.entry is not None:
+            row.entry = None
             self._live -= 1
             self._dead += 1
             if self._dead > self._live + 64:
@@ -81,7 +79,7 @@ class Wheel(Generic[R]):
                 if later > tick:
                     self._insert(row, later)
                 else:
-                    row.entry = _NOWHERE
+                    row.entry = None
                     self._live -= 1
                     fired.append(row)
         return fired

@@ -38,7 +38,8 @@ class Settings:
 
     *slots* None: no limit. *foreign* is what other programs hold of them. *enforce* False accepts beyond the limit
     and counts it as an overrun. *lag* (seconds) and *lag_looks* hide a new task from reads by external id.
-    *lives* are chosen by a text that occurs in external id or prompt, before *life*.
+    *lives* are chosen by a text that occurs in external id or prompt, before *life*. With *fresh_links* each look at a
+    task shows links of their own; *padding* makes pictures larger.
     """
 
     slots: int | None = 9
@@ -53,6 +54,7 @@ class Settings:
     listing: Listing = field(factory=Listing)
     pack: str = "Trial-Image-1000Units-{slots}Con-1Months"
     padding: int = 0
+    fresh_links: bool = False
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], base: Settings) -> Settings:
@@ -154,12 +156,19 @@ class Service:
         if task is not None and name == task.external_id and self._hidden(task, now):
             task.misses += 1
             task = None
-        shown = None if task is None else self.tasks.show(task, self.host, now, self.clock.wall())
+        shown = (
+            None
+            if task is None
+            else self.tasks.show(task, self.host, now, self.clock.wall(), self._signature())
+        )
         if shown is not None:
             return self.success(shown)
         if self.settings.not_found == "1203":
             return self.refusal(1203, "The requested resource does not exist")
         return self.refusal(1201, f"Task not found by id/external id: {name}")
+
+    def _signature(self) -> str:
+        return f"look-{next(self._requests)}" if self.settings.fresh_links else "signed"
 
     def _hidden(self, task: Task, now: float) -> bool:
         return now - task.born < self.settings.lag or task.misses < self.settings.lag_looks
@@ -173,7 +182,7 @@ class Service:
         now, wall = self.clock.now(), self.clock.wall()
         self.tasks.settle(now)
         page = self.tasks.page(int(number), int(size), self.settings.listing)
-        shown = (self.tasks.show(task, self.host, now, wall) for task in page)
+        shown = (self.tasks.show(task, self.host, now, wall, self._signature()) for task in page)
         return self.success(b"[" + b",".join(filter(None, shown)) + b"]")
 
     def _costs(self, query: Mapping[str, str]) -> Reply:

@@ -73,7 +73,7 @@ class Task:
     live: bool = True
     looks: int = 0
     misses: int = 0
-    _shown: tuple[str, bytes] | None = None
+    _shown: tuple[str, str, bytes] | None = None
 
     def due(self) -> float:
         """Return when it ends by the clock; infinity where looks decide."""
@@ -101,13 +101,14 @@ class Task:
             "updated_at": self.created,
         }
 
-    def text(self, status: str, host: str, wall: float) -> bytes:
-        """Return the JSON that shows *status*, built anew only when the status has changed."""
-        if self._shown is None or self._shown[0] != status:
-            self._shown = status, json.dumps(self._view(status, host, wall)).encode()
-        return self._shown[1]
+    def text(self, status: str, host: str, wall: float, signature: str) -> bytes:
+        """Return the JSON that shows *status* with links of this *signature*, built anew only when one has changed."""
+        if self._shown is None or self._shown[:2] != (status, signature):
+            view = json.dumps(self._view(status, host, wall, signature)).encode()
+            self._shown = status, signature, view
+        return self._shown[2]
 
-    def _view(self, status: str, host: str, wall: float) -> dict[str, Any]:
+    def _view(self, status: str, host: str, wall: float, signature: str) -> dict[str, Any]:
         view = self.created_view() | {
             "task_status": status,
             "task_status_msg": "",
@@ -116,22 +117,22 @@ class Task:
         view["watermark_info"] = {"enabled": self.watermark}
         view["task_result"] = {}
         if status in {"succeed", "succeeded"}:
-            view["task_result"] = {"images": self._images(host)}
+            view["task_result"] = {"images": self._images(host, signature)}
             view["final_unit_deduction"] = str(UNITS * self.n)
         elif status == "failed":
             view["task_status_msg"] = self.life.reason or "Failure to pass the risk control system"
             view["final_unit_deduction"] = "0"
         return view
 
-    def _images(self, host: str) -> list[dict[str, Any]]:
+    def _images(self, host: str, signature: str) -> list[dict[str, Any]]:
         count = self.n if self.life.images is None else self.life.images
         indexes = self.life.indexes or range(count)
         address = f"{host}/results/{self.task_id}"
         images: list[dict[str, Any]] = []
         for index in indexes:
-            image: dict[str, Any] = {"index": index, "url": f"{address}/{index}.png?ksSecret=signed"}
+            image: dict[str, Any] = {"index": index, "url": f"{address}/{index}.png?ksSecret={signature}"}
             if self.watermark and self.life.watermark:
-                image["watermark_url"] = f"{address}/{index}-watermark.png?ksSecret=signed"
+                image["watermark_url"] = f"{address}/{index}-watermark.png?ksSecret={signature}"
             images.append(image)
         return images
 
@@ -179,12 +180,12 @@ class Tasks:
         """Return the task with this task id or (the newest with this) external id."""
         return self.by_id.get(name) or self.by_external.get(name)
 
-    def show(self, task: Task, host: str, now: float, wall: float) -> bytes | None:
-        """Look at *task* and return its JSON; None where it has vanished."""
+    def show(self, task: Task, host: str, now: float, wall: float, signature: str = "signed") -> bytes | None:
+        """Look at *task* and return its JSON, links signed with *signature*; None where it has vanished."""
         status = task.look(now)
         if status in ENDS:
             self.release(task)
-        return None if status == "vanish" else task.text(status, host, wall)
+        return None if status == "vanish" else task.text(status, host, wall, signature)
 
     def page(self, number: int, size: int, oddities: Listing) -> list[Task]:
         """Return one list page with its *oddities*."""

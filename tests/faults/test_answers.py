@@ -46,7 +46,7 @@ async def test_h01_h15_errors_of_gateways_and_servers_are_resolved(
     server.break_with(make(accepted))
 
     async with client_of(server, log) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
     assert_within(server.books, posts=1 if accepted else 2, gets=1 if accepted else 4)
@@ -93,7 +93,7 @@ async def test_h03_refusals_are_final_and_say_which(
 
     async with client_of(server) as kling:
         with pytest.raises(kind) as caught:
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert type(caught.value) is kind
     assert (caught.value.code, caught.value.request_id) == (code, "fault-1")
@@ -181,9 +181,9 @@ async def test_h17_doubled_keys_and_an_endless_message(server: FaultServer) -> N
 
     async with client_of(server) as kling:
         with pytest.raises(errors.ContentRefusal) as first:
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
         with pytest.raises(errors.ContentRefusal) as second:
-            await kling.images.multi_image.create(job("job-2"))
+            _ = await kling.images.multi_image.create(job("job-2"))
 
     assert (first.value.message, first.value.request_id) == ("no", "r-1")
     assert len(str(second.value)) < 2_000
@@ -206,7 +206,7 @@ async def test_h17_what_nobody_documented_is_kept_in_raw(server: FaultServer) ->
     server.break_with(go.edit({"data.novelty": 7, "data.task_result": {"images": None}}, "get"))
 
     async with client_of(server) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
         task = await kling.images.multi_image.retrieve("job-1")
 
     assert task.raw["novelty"] == 7
@@ -225,7 +225,7 @@ async def test_h05_a_refused_create_waits_as_wished_or_at_least_a_second(
     log = Log()
 
     async with client_of(server, log, max_retries=1) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
 
     first, second = server.books.times("create")
     assert least <= second - first <= most
@@ -251,7 +251,7 @@ async def test_h08_h11_too_fast_without_any_body(server: FaultServer) -> None:
     server.break_with(go.empty(429), go.refuse(1302))
 
     async with client_of(server, max_retries=1) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
     assert_within(server.books, posts=3, gets=0)
@@ -265,7 +265,7 @@ async def test_h10_an_account_that_cannot_pay_is_left_alone(server: FaultServer,
         server.break_with(go.refuse(code, times=None))
         for number in range(1, 4):
             with pytest.raises(errors.AccountError):
-                await kling.images.multi_image.create(job(f"job-{number}"))
+                _ = await kling.images.multi_image.create(job(f"job-{number}"))
         task = await handle.wait(timeout=5)
 
     assert task.images
@@ -276,7 +276,7 @@ async def test_h10_an_account_that_cannot_pay_is_left_alone(server: FaultServer,
 async def test_h12_an_expired_token_is_renewed_once_for_everybody(server: FaultServer) -> None:
     """A hundred calls whose token has expired cause one new token and one repetition each."""
     async with client_of(server) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
         server.service.clock.skew = 3600
         await asyncio.gather(*(kling.images.multi_image.retrieve("job-1") for _ in range(100)))
 
@@ -293,7 +293,7 @@ async def test_h13_a_wrong_clock_is_learned_from_the_date(server: FaultServer, s
 
     async with client_of(server) as kling:
         for number in range(3):
-            await kling.images.multi_image.create(job(f"job-{number}"))
+            _ = await kling.images.multi_image.create(job(f"job-{number}"))
 
     assert_paid_once(server.books, 3)
     assert_within(server.books, posts=4)
@@ -307,7 +307,7 @@ async def test_h13_without_a_date_the_error_names_the_clock(server: FaultServer)
 
     async with client_of(server) as kling:
         with pytest.raises(errors.TokenNotYetValid, match="clock"):
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_within(server.books, posts=2, gets=0)
 
@@ -320,18 +320,18 @@ async def test_h14_refused_credentials_make_no_loop(server: FaultServer, code: i
     async with client_of(server) as kling:
         for number in range(3):
             with pytest.raises(errors.AuthError):
-                await kling.images.multi_image.create(job(f"job-{number}"))
+                _ = await kling.images.multi_image.create(job(f"job-{number}"))
 
     assert_within(server.books, posts=2, gets=0)
 
 
 async def test_h14_an_api_key_is_not_signed_anew(server: FaultServer) -> None:
     """A plain key that is refused is refused."""
-    keys = {"api_key": "key-of-somebody-else", "access_key": None, "secret_key": None}
+    keys: dict[str, Any] = {"api_key": "key-of-somebody-else", "access_key": None, "secret_key": None}
 
     async with client_of(server, **keys) as kling:
         with pytest.raises(errors.AuthError):
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_within(server.books, posts=1, gets=0)
 
@@ -354,7 +354,7 @@ async def test_an_external_id_of_the_callers_that_exists_is_told(server: FaultSe
     async with client_of(server) as kling:
         first = await kling.images.multi_image.create(job("job-1"))
         with pytest.raises(errors.DuplicateExternalId):
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
         task = await kling.images.multi_image.handle("job-1").wait(timeout=5)
 
     assert task.task_id == first.task_id
@@ -368,7 +368,7 @@ async def test_without_retries_a_refusal_for_want_of_slots_is_told_at_once(serve
 
     async with client_of(server, max_retries=0) as kling:
         with pytest.raises(errors.NoFreeSlot):
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_within(server.books, posts=1)
 

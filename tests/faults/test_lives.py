@@ -35,6 +35,18 @@ async def test_t01_a_status_never_goes_backwards(server: FaultServer) -> None:
     assert task.status == again.status == TaskStatus.SUCCEED
 
 
+async def test_t01_what_is_told_of_a_task_goes_forward_only(server: FaultServer) -> None:
+    """A look at an older state is not told to who watches the task."""
+    server.change(life=Life(script=("submitted", "processing", "submitted", "processing", "succeed")))
+
+    async with client_of(server) as kling:
+        handle = await kling.images.multi_image.create(job("job-1"))
+        told = [task.status.value async for task in handle.events()]
+
+    assert told == sorted(told, key=["submitted", "processing", "succeed"].index)
+    assert told[-1] == "succeed"
+
+
 async def test_t02_unknown_statuses_are_waited_through(server: FaultServer) -> None:
     """A word that nobody documented is no end and no error."""
     task = await run(server, Life(script=("queued", "reviewing", "processing", "succeed")))
@@ -122,7 +134,7 @@ async def test_t06_a_task_that_never_ends_keeps_its_slots(server: FaultServer) -
             await kling.images.multi_image.run(job("job-1", n=2), wait_timeout=0.2)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                await kling.images.multi_image.create(job("job-2"))
+                _ = await kling.images.multi_image.create(job("job-2"))
 
     assert server.books.codes[1303] == 0
     assert_within(server.books, slots=2, posts=1)
@@ -186,7 +198,7 @@ async def test_t08_iter_gives_each_task_once(server: FaultServer, listing: Listi
     server.change(slots=None)
     async with client_of(server, slots=50) as kling:
         for number in range(25):
-            await kling.images.multi_image.create(job(f"job-{number}"))
+            _ = await kling.images.multi_image.create(job(f"job-{number}"))
         server.change(listing=listing)
         found = [task.external_task_id async for task in kling.images.multi_image.iter(page_size=10)]
 

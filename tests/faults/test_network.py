@@ -64,7 +64,7 @@ async def test_n01_dns_fails_twice_then_works(server: FaultServer) -> None:
 
     address = f"http://kling.test:{server.port}"
     async with client_of(server, log, base_url=address, connector={"resolver": resolver}) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
     assert_within(server.books, posts=1, gets=0)
@@ -80,7 +80,7 @@ async def test_n02_dns_fails_for_ever(server: FaultServer) -> None:
     address = f"http://kling.test:{server.port}"
     async with client_of(server, base_url=address, connector={"resolver": resolver}, max_retries=1) as kling:
         with pytest.raises(TransportError) as caught:
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert not caught.value.sent
     assert "kling.test" in str(caught.value)
@@ -117,7 +117,7 @@ async def test_n04_an_untrusted_certificate_is_refused_at_once() -> None:
 
     async with FaultServer(tls=untrusted()) as server, client_of(server, log) as kling:
         with pytest.raises(ConfigError, match="certificate") as caught:
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert "127.0.0.1" in str(caught.value)
     assert log.of(Retried) == []
@@ -157,7 +157,7 @@ async def test_n15_creates_never_follow_redirects(server: FaultServer, status: i
 
         async with client_of(server) as kling:
             with pytest.raises(ConfigError, match="redirect"):
-                await kling.images.multi_image.create(job("job-1"))
+                _ = await kling.images.multi_image.create(job("job-1"))
 
         assert canary.books.connections == 0
     assert_paid_once(server.books, [])
@@ -188,7 +188,7 @@ async def test_n17_a_proxy_that_wants_credentials(server: FaultServer) -> None:
 
     async with client_of(server) as kling:
         with pytest.raises(ConfigError, match="proxy"):
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_within(server.books, posts=1, gets=0)
 
@@ -199,7 +199,7 @@ async def test_n17_a_portal_for_ever_is_not_accepted(server: FaultServer) -> Non
 
     async with client_of(server, max_retries=1) as kling:
         with pytest.raises(MalformedReply, match="HTML page"):
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, [])
     assert_within(server.books, posts=2, gets=6)

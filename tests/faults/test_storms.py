@@ -7,12 +7,13 @@ import time
 
 import anyio
 import pytest
+from attrs import evolve
 from fault_kit import Log, client_of, job
 from fault_server import Fault, FaultServer, Life, Script
 from fault_server import catalogue as go
 from fault_server.checks import assert_paid_once, assert_within
-from kling_async.client.handles import TaskHandle
 
+from kling_async.client.handles import TaskHandle
 from kling_async.errors import ConfigError, KlingError
 
 pytestmark = pytest.mark.anyio
@@ -42,11 +43,7 @@ def storm() -> list[Fault]:
         go.truncate("length", "list"),
         go.captive_portal("get"),
     ]
-    return [Fault(**{**_fields(fault), "probability": 1 / 40, "times": None}) for fault in kinds]
-
-
-def _fields(fault: Fault) -> dict[str, object]:
-    return {name: getattr(fault, name) for name in fault.__slots__ if not name.startswith("_")}
+    return [evolve(fault, probability=1 / 40, times=None) for fault in kinds]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -97,7 +94,7 @@ async def test_a01_a_caller_who_leaves_in_mid_create(
         begin = time.monotonic()
         creating.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await creating
+            _ = await creating
         taken = time.monotonic() - begin
         while not server.books.charges:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.005)
@@ -113,13 +110,13 @@ async def test_a01_a_caller_who_leaves_before_the_create_has_sent_nothing(server
     server.change(slots=1, life=Life.endless())
 
     async with client_of(server, slots=1) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await kling.images.multi_image.create(job("job-2"))
+                _ = await kling.images.multi_image.create(job("job-2"))
         server.service.tasks.end_all()
         async with asyncio.timeout(5):
-            await kling.images.multi_image.create(job("job-3"))
+            _ = await kling.images.multi_image.create(job("job-3"))
 
     assert_paid_once(server.books, ["job-1", "job-3"])
     assert_within(server.books, slots=1)
@@ -166,7 +163,7 @@ async def test_a03_a_closed_client_says_so(server: FaultServer) -> None:
         pass
 
     with pytest.raises(ConfigError, match="closed"):
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
     assert server.books.connections == 0
 
 

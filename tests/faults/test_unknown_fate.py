@@ -107,7 +107,7 @@ async def test_both_spellings_of_not_found_lead_to_a_second_create(server: Fault
     server.break_with(go.cut("rst", "read"))
 
     async with client_of(server) as kling:
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
     assert_within(server.books, posts=2, gets=3)
@@ -132,7 +132,7 @@ async def test_without_any_answer_the_create_stays_unknown(server: FaultServer) 
 
     async with client_of(server) as kling:
         with pytest.raises(SubmissionUnknown) as caught:
-            await kling.images.multi_image.create(job("job-1"))
+            _ = await kling.images.multi_image.create(job("job-1"))
 
     assert caught.value.external_task_id == "job-1"
     assert_within(server.books, posts=1)
@@ -146,7 +146,7 @@ async def test_n14_stale_connections_between_creates(server_in_two_modes: FaultS
 
     async with client_of(server) as kling:
         for name in names:
-            await kling.images.multi_image.create(job(name))
+            _ = await kling.images.multi_image.create(job(name))
 
     assert_paid_once(server.books, names)
     assert_within(server.books, posts=6)
@@ -159,7 +159,7 @@ async def test_n14_an_idle_connection_closed_by_the_server(server: FaultServer) 
 
     async with client_of(server) as kling:
         for name in names:
-            await kling.images.multi_image.create(job(name))
+            _ = await kling.images.multi_image.create(job(name))
 
     assert_paid_once(server.books, names)
 
@@ -173,7 +173,7 @@ async def test_n18_a_gzip_bomb_is_not_unpacked(server_in_two_modes: FaultServer,
 
     async with client_of(server) as kling:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        await kling.images.multi_image.create(job("job-1"))
+        _ = await kling.images.multi_image.create(job("job-1"))
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
     assert grown < 20_000, f"{grown} kB"

@@ -48,7 +48,7 @@ class World:
     jobs: int
     latency: float = 0.02
     readers: int = 1  # pages asked at the same time
-    foreign_per_job: float = 0.0  # tasks of other programs for each of ours
+    foreign_per_second: float = 0.0  # tasks of other programs, evenly in time
     older: int = 0  # tasks in the list from the start
     lag: float = 0.001  # from the end of one task seen to the create of the next
     order: Literal["newest", "oldest", "shuffled"] = "newest"
@@ -105,7 +105,7 @@ class Simulation:
     _listed: list[str] = field(init=False, factory=list)
     _ends: dict[str, tuple[float, float]] = field(init=False, factory=dict)  # beginning and end
     _started: int = field(init=False, default=0)
-    _foreign: float = field(init=False, default=0.0)
+    _foreign: int = field(init=False, default=0)
     _wake: float | None = field(init=False, default=None)
     _chain: list[int] = field(init=False, factory=list)
     _size: int = field(init=False, default=500)
@@ -132,10 +132,7 @@ class Simulation:
     def _create(self) -> None:
         if self._started >= self.world.jobs:
             return
-        self._foreign += self.world.foreign_per_job
-        while self._foreign >= 1.0:
-            self._foreign -= 1.0
-            self._listed.append(f"foreign-{len(self._listed)}")
+        self._list_foreign()
         name = f"task-{self._started}"
         self._started += 1
         self._listed.append(name)
@@ -144,6 +141,11 @@ class Simulation:
         due = self.book.watch(name, self.now, age=self.world.latency)
         if self._wake is None or due < self._wake:
             self._wake_at(due)
+
+    def _list_foreign(self) -> None:
+        listed = int(self.now * self.world.foreign_per_second)
+        self._listed += [f"foreign-{number}" for number in range(self._foreign, listed)]
+        self._foreign = max(self._foreign, listed)
 
     def _wake_at(self, time: float) -> None:
         self._wake = time
@@ -222,18 +224,15 @@ class Simulation:
             self._plan()
 
     def _page(self, page: int) -> list[Glance]:
+        self._list_foreign()
         first = (page - 1) * self._size
         total = len(self._listed)
-        match self.world.order:
-            case "newest":
-                names = [
-                    self._listed[at]
-                    for at in range(total - 1 - first, max(-1, total - 1 - first - self._size), -1)
-                ]
-            case "oldest":
-                names = self._listed[first : first + self._size]
-            case "shuffled":
-                names = self.dice.sample(self._listed, total)[first : first + self._size]
+        last = max(0, total - first)
+        names = {
+            "newest": lambda: self._listed[max(0, last - self._size) : last][::-1],
+            "oldest": lambda: self._listed[first : first + self._size],
+            "shuffled": lambda: self.dice.sample(self._listed, total)[first : first + self._size],
+        }[self.world.order]()
         shown = []
         for name in names:
             begin, end = self._ends.get(name, (0.0, 0.0))

@@ -22,8 +22,8 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
-from kling_async.batch.storage import Storage, trouble
 from kling_async.errors import JournalError
+from kling_async.journal.storage import Storage, trouble
 from kling_async.protocol.lifecycle import JobRecord
 
 __all__ = ["Journal", "OwnerLock"]
@@ -100,12 +100,17 @@ class Journal:
     """
     An open journal; made by `open()`, ended by `aclose()`.
 
-    *run* is the name of the run, part of every external id: the same as long as the journal lives.
+    *run* is the name of the run, part of every external id: the same as long as the journal lives. *clean* says that
+    its last owner closed it, *rebuilt* that it was put together from the service's list and may lack tasks.
     """
 
     path: Path
     run: str
+    clean: bool
+    rebuilt: bool
     _storage: Storage = field(repr=False)
+    # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
+    _reader: Storage = field(repr=False)
     _lock: OwnerLock = field(repr=False)
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False, repr=False)
     _queue: SimpleQueue[_Write | _Read | None] = field(factory=SimpleQueue, init=False, repr=False)
@@ -120,8 +125,9 @@ class Journal:
 
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
-        storage, lock, name = await anyio.to_thread.run_sync(_open, path, run)
-        journal = cls(path, name, storage, lock)
+        meta, storage, reader, lock = await anyio.to_thread.run_sync(_open, path, run)
+        rebuilt = meta.get("rebuilt") == "yes"
+        journal = cls(path, meta["run"], meta["clean"] == "yes", rebuilt, storage, reader, lock)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -138,6 +144,10 @@ class Journal:
         if self.failure is None:
             self._queue.put(_Write(record, None))
 
+    def find(self, key: str) -> JobRecord | None:
+        """Return what the file says of *key*, at once; for rows of an earlier run, which nothing under way changes."""
+        return self._reader.get(key)
+
     async def ask(self, query: Callable[[Storage], T]) -> T:
         """Run *query* in the journal's thread, after all that was written before."""
         done: asyncio.Future[object] = self._loop.create_future()
@@ -147,6 +157,11 @@ class Journal:
     async def flush(self) -> None:
         """Wait until all that was noted is on the disk; raises `JournalError` if it cannot be."""
         await self.ask(lambda _: None)
+        self._check()
+
+    async def mark_rebuilt(self) -> None:
+        """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
+        await self.ask(lambda storage: storage.set_meta({"rebuilt": "yes"}))
         self._check()
 
     async def aclose(self) -> None:
@@ -175,8 +190,18 @@ class Journal:
             ]
             answers += [self._answer(item) for item in items if isinstance(item, _Read)]
             self._tell(answers)
-        self._storage.close()
-        self._lock.release()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        self._reader.close()
+        try:
+            if self.failure is None:
+                self._storage.set_meta({"clean": "yes"})
+        except JournalError as error:
+            self.failure = error
+        finally:
+            self._storage.close()
+            self._lock.release()
 
     def _commit(self, writes: list[_Write]) -> JournalError | None:
         if not writes:
@@ -217,7 +242,7 @@ def _resolve(done: asyncio.Future[object], error: Exception | None, value: objec
         done.set_result(value)
 
 
-def _open(path: Path, run: str | None) -> tuple[Storage, OwnerLock, str]:
+def _open(path: Path, run: str | None) -> tuple[dict[str, str], Storage, Storage, OwnerLock]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -226,11 +251,10 @@ def _open(path: Path, run: str | None) -> tuple[Storage, OwnerLock, str]:
     lock.take()
     try:
         storage = Storage.open(path)
-        name = storage.meta().get("run")
-        if name is None:
-            name = run or secrets.token_hex(8)
-            storage.set_meta({"run": name})
+        meta = {"run": run or secrets.token_hex(8), "clean": "yes"} | storage.meta()
+        storage.set_meta(meta | {"clean": "no"})
+        reader = Storage.open(path)
     except BaseException:
         lock.release()
         raise
-    return storage, lock, name
+    return meta, storage, reader, lock

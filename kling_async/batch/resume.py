@@ -1,0 +1,240 @@
+"""
+What an earlier run left behind, taken up again.
+
+Before anything new is sent: creates of unknown fate are asked about, tasks that run are watched and hold their slots.
+Then each row of the input is told apart: new, finished, under way, or another one under an old key.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+import anyio
+from attrs import define, evolve, field, frozen
+
+from kling_async.batch.entries import Entry, external_id
+from kling_async.client.engine import Engine
+from kling_async.client.link import Link
+from kling_async.client.queries import Queries
+from kling_async.client.tracked import Tracked
+from kling_async.client.turnstile import Pass
+from kling_async.errors import InvalidJob, KlingError, SubmissionUnknown, TaskNotFound
+from kling_async.journal.journal import Journal
+from kling_async.journal.ledger import Ledger
+from kling_async.journal.storage import Storage
+from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
+
+__all__ = ["Attach", "Refuse", "Resumption", "Skip", "Submit"]
+
+_log = logging.getLogger("kling_async")
+
+# Look-ups of creates of unknown fate that go on at once.
+_LOOKUPS_AT_ONCE = 32
+
+
+@frozen
+class Submit:
+    """The row is to be sent."""
+
+
+@frozen
+class Skip:
+    """There is nothing to do for the row, because of *reason*."""
+
+    reason: str
+
+
+@frozen
+class Refuse:
+    """The row cannot be done because of *error*."""
+
+    error: KlingError
+
+
+@frozen
+class Attach:
+    """The row's task exists: *row* is looked after on *link*."""
+
+    link: Link
+    row: Tracked
+
+
+Disposition: TypeAlias = Submit | Skip | Refuse | Attach
+
+
+@define(eq=False)
+class Resumption:
+    """The rows of an earlier run in *journal*; `begin()` first, then `place()` each entry of the input."""
+
+    journal: Journal
+    _engine: Engine
+    _queries: Queries
+    # Rows that changed under their key since they were done are done anew.
+    _update: bool = field(kw_only=True)
+    # The folder has results of an earlier run. If the journal is new all the same, it was lost.
+    _has_history: bool = field(kw_only=True)
+    # The journal may lack tasks, so each row is asked about before it is sent.
+    _look_first: bool = field(default=False, init=False)
+    # The journal held nothing when it was opened, so nothing need be looked up.
+    _fresh: bool = field(default=True, init=False)
+    _attached: dict[str, Attach] = field(factory=dict, init=False)
+    _ledgers: dict[str, Ledger] = field(factory=dict, init=False)
+    committed: int = field(default=0, init=False)
+
+    async def begin(self) -> None:
+        """Ask about what is unknown and watch what runs; raises what `Engine` raises for an account that is gone."""
+        self.committed = await self.journal.ask(Storage.committed_units)
+        live = await self.journal.ask(Storage.live)
+        totals = await self.journal.ask(Storage.totals)
+        self._fresh = not totals
+        self._look_first = self.journal.rebuilt or (self._fresh and self._has_history)
+        limiter = anyio.Semaphore(_LOOKUPS_AT_ONCE)
+        async with anyio.create_task_group() as group:
+            for record in live:
+                ledger = self._ledgers[record.key] = self._ledger(record)
+                if record.state in {JobState.SUBMITTING, JobState.UNKNOWN}:
+                    await limiter.acquire()
+                    group.start_soon(self._clear_up, ledger, limiter.release)
+                else:
+                    await self._watch(ledger)
+        await self.journal.flush()
+
+    async def place(self, entry: Entry) -> Disposition:
+        """Say what is to be done for *entry*, and give it its page in the journal."""
+        disposition = self._place(entry)
+        if self._look_first and isinstance(disposition, Submit):
+            return await self._look(entry)
+        return disposition
+
+    def _place(self, entry: Entry) -> Disposition:
+        assert entry.job is not None, "a row that is no job has no page"
+        ledger = self._ledgers.pop(entry.key, None)
+        if ledger is None:
+            found = None if self._fresh else self.journal.find(entry.key)
+            ledger = self._ledger(found or JobRecord(key=entry.key))
+        entry.ledger = ledger
+        fingerprint = entry.job.fingerprint()
+        if ledger.record.state is not JobState.PENDING and ledger.record.fingerprint != fingerprint:
+            refusal = self._start_over(entry, ledger)
+            if refusal is not None:
+                return refusal
+        if ledger.record.state is JobState.PENDING:
+            entry.attempts = ledger.record.attempt
+            ledger.record = evolve(
+                ledger.record,
+                fingerprint=fingerprint,
+                external_task_id=external_id(self.journal.run, entry),
+                model=entry.job.model_name,
+                slots=entry.job.slots,
+            )
+        entry.external_task_id = ledger.record.external_task_id
+        entry.attempts = ledger.record.attempt
+        return self._place_known(entry.key, ledger.record)
+
+    async def _look(self, entry: Entry) -> Disposition:
+        """Ask whether a lost journal has known a task of *entry*."""
+        assert entry.ledger is not None, "an entry that is placed has a page"
+        try:
+            link, task = await self._queries.find(entry.external_task_id)
+        except TaskNotFound:
+            return Submit()
+        except KlingError as error:
+            return Refuse(error)
+        units = entry.job.units if entry.job else 0
+        entry.ledger.made(task.task_id, link.name, units)
+        await self._watch(entry.ledger)
+        return self._attached.pop(entry.key)
+
+    def left(self) -> list[tuple[str, Ledger, Attach]]:
+        """Take out the tasks under way whose rows the input no longer has."""
+        rows = [(key, self._ledgers.pop(key), attach) for key, attach in self._attached.items()]
+        self._attached.clear()
+        return rows
+
+    def _place_known(self, key: str, record: JobRecord) -> Disposition:
+        if record.state is JobState.PENDING:
+            return Submit()
+        if record.state is JobState.DONE:
+            return Skip("done already")
+        if record.state in FINISHED:
+            message = (record.error or {}).get("message", "no reason recorded")
+            return Skip(f"failed before ({message}); 'retry' tries it again")
+        attach = self._attached.pop(key, None)
+        if attach is not None:
+            return attach
+        name = record.external_task_id
+        return Refuse(
+            SubmissionUnknown(
+                f"it is still not known whether task {name} was made; nothing was sent again: run again later",
+                name,
+            )
+        )
+
+    def _start_over(self, entry: Entry, ledger: Ledger) -> Refuse | None:
+        """Begin a new attempt for a row that changed under its key, if that is wanted and can be."""
+        finished = ledger.record.state in FINISHED
+        if finished and self._update:
+            ledger.again()
+            return None
+        entry.ledger = None
+        if finished:
+            remedy = "give it another key, put it back, or run with --update (update=True)"
+        else:
+            remedy = "its task still runs: put it back and run again"
+        return Refuse(
+            InvalidJob.because(entry.key, "the same job as before under this key", "another one", remedy)
+        )
+
+    def _ledger(self, record: JobRecord) -> Ledger:
+        return Ledger(self.journal, record, self._engine.clock.wall)
+
+    def _link(self, record: JobRecord) -> Link | None:
+        named = (link for link in self._engine.links if link.name == record.account)
+        return next(named, None)
+
+    async def _clear_up(self, ledger: Ledger, done: Callable[[], None]) -> None:
+        try:
+            await self._find(ledger)
+        finally:
+            done()
+
+    async def _find(self, ledger: Ledger) -> None:
+        record = ledger.record
+        ledger.doubt()
+        try:
+            found = await self._queries.clear_up(record.account, record.external_task_id)
+        except SubmissionUnknown as error:
+            _log.warning("job %s: %s", record.key, error)
+            return
+        if found is None:
+            ledger.free()
+        else:
+            ledger.made(found[1].task_id, found[0].name, record.units)
+            await self._watch(ledger)
+
+    async def _watch(self, ledger: Ledger) -> None:
+        record = ledger.record
+        link = self._link(record)
+        if link is None:
+            _log.warning(
+                "job %s is under way on account %r, which this client lacks", record.key, record.account
+            )
+            return
+        turnstile = await link.lane(record.model, self._queries.rules.timeouts)
+        now, wall = self._engine.clock.now(), self._engine.clock.wall()
+        ticket = Pass(record.slots)
+        if record.state is JobState.SUBMITTED:
+            turnstile.adopt(ticket)
+        row = Tracked(
+            path=self._queries.path,
+            ask_for=record.task_id,
+            external_task_id=record.external_task_id,
+            key=record.key,
+            expected=record.slots,
+            since=now - max(0.0, wall - (record.submitted_at or wall)),
+            ticket=ticket,
+            turnstile=turnstile,
+        )
+        self._attached[record.key] = Attach(link, self._engine.poller.watch(link, row))

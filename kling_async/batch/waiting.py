@@ -1,0 +1,88 @@
+"""The jobs of a batch that only wait: rows at the poller, given up when they take too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+from attrs import define, field, frozen
+
+from kling_async.batch.entries import Entry
+from kling_async.client.clock import Clock
+from kling_async.client.link import Link
+from kling_async.client.tracked import Tracked
+from kling_async.errors import TaskTimeout
+
+__all__ = ["Run", "Waiting"]
+
+
+@frozen
+class Run:
+    """One job whose task runs on *link*."""
+
+    entry: Entry
+    link: Link
+    row: Tracked
+
+
+@define(eq=False)
+class Waiting:
+    """Holds the runs of a batch; *end* is called once for each, with the error if it was given up after *limit* seconds."""
+
+    _clock: Clock
+    _limit: float | None
+    _end: Callable[[Run, TaskTimeout | None], None]
+    _runs: dict[int, Run] = field(factory=dict, init=False)
+    _changed: anyio.Event = field(factory=anyio.Event, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, run: Run) -> None:
+        """Wait for the end of *run*, which may have come already."""
+        self._runs[run.entry.position] = run
+        if len(self._runs) == 1:
+            self._changed.set()
+        if run.row.over:
+            self._finish(run, None)
+        else:
+            run.row.listen(lambda row: self._finish(run, None) if row.over else None)
+
+    def longest(self, most: int) -> dict[str, float]:
+        """Name the jobs that wait for longest, at most *most*, with their seconds."""
+        now = self._clock.now()
+        runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
+        return {run.entry.key: now - run.row.since for run in runs}
+
+    def close(self) -> None:
+        """Let `watch()` end: there will be no more runs."""
+        self._closed = True
+        self._changed.set()
+
+    async def watch(self) -> None:
+        """Give up on runs past the limit; they are kept in the order in which they began."""
+        while self._limit is not None and not self._closed:
+            self._changed = anyio.Event()
+            oldest = next(iter(self._runs.values()), None)
+            if oldest is None:
+                await self._changed.wait()
+                continue
+            left = oldest.row.since + self._limit - self._clock.now()
+            if left <= 0:
+                self._finish(oldest, _too_long(oldest, self._limit))
+            else:
+                with anyio.move_on_after(left):
+                    await self._changed.wait()
+
+    def _finish(self, run: Run, error: TaskTimeout | None) -> None:
+        if self._runs.pop(run.entry.position, None) is not None:
+            self._end(run, error)
+
+
+def _too_long(run: Run, limit: float) -> TaskTimeout:
+    name = run.row.ask_for
+    return TaskTimeout(
+        f"task {name} had not ended after {limit:g} s; it goes on and will be charged: attach with handle({name!r})",
+        name,
+    )

@@ -1,0 +1,158 @@
+"""Runs a batch for `run` and `demo`: outcomes to the board, the board to the view, Ctrl-C in two stages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import anyio
+from attrs import define, field, frozen
+
+from kling_async.batch.batch import Batch
+from kling_async.batch.manifest import BadRow, Row
+from kling_async.batch.outcomes import Failed, Outcome
+from kling_async.batch.statistics import Statistics
+from kling_async.cli.board import Board
+from kling_async.cli.interrupts import Interruption, two_stages
+from kling_async.cli.views import View
+from kling_async.cli.voice import SOME_FAILED, Voice, exit_code
+from kling_async.client.kling import Kling
+from kling_async.errors import KlingError
+
+__all__ = ["Ending", "Orders", "drive"]
+
+_SHOWN_IDS = 10
+
+
+@frozen(kw_only=True)
+class Orders:
+    """What to run: the *rows*, where *out* is, how (*budget*, *in_order*), and the words that *resume* it."""
+
+    rows: Iterable[Row | BadRow]
+    out: Path
+    resume: str
+    budget: int | None = None
+    in_order: bool = False
+
+
+@frozen(kw_only=True)
+class Ending:
+    """How a run ended: *error* is what stopped it, *interruption* whether a person did."""
+
+    statistics: Statistics
+    error: KlingError | None
+    interruption: Interruption
+    failed: tuple[Failed, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """The command's exit code."""
+        if self.interruption.signal is not None:
+            return self.interruption.exit_code
+        if self.error is not None:
+            return exit_code(self.error)
+        return SOME_FAILED if self.statistics.failed else 0
+
+
+@define(eq=False)
+class _Drive:
+    """One run on its way."""
+
+    batch: Batch
+    orders: Orders
+    board: Board
+    view: View
+    voice: Voice
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+    error: KlingError | None = None
+    failed: list[Failed] = field(factory=list)
+
+    async def collect(self) -> None:
+        try:
+            async for outcome in self.batch:
+                self._keep(outcome)
+        except KlingError as error:
+            self.error = error
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.board.end(outcome)
+        if isinstance(outcome, Failed) and len(self.failed) < _SHOWN_IDS:
+            self.failed.append(outcome)
+
+    async def show(self) -> None:
+        while True:
+            self.view.show(self.board.snapshot(self.batch.statistics()))
+            await anyio.sleep(self.view.every)
+
+    def ask_to_end(self) -> None:
+        running = self.batch.statistics().in_flight
+        self.batch.stop()
+        self.voice.warn(
+            f"stopping: nothing more is sent, {running} running and paid for are collected; again to leave at once"
+        )
+        self.voice.say(f"resume: {self.orders.resume}")
+
+    def leave(self) -> None:
+        ids = self.board.left_running
+        if ids:
+            named = " ".join(ids[:_SHOWN_IDS]) + (" …" if len(ids) > _SHOWN_IDS else "")
+            self.voice.warn(
+                f"leaving: {len(ids)} run on at the service and will be charged; "
+                f"get them: kling-async wait -o {self.orders.out} {named}"
+            )
+        self.scope.cancel()
+
+
+async def drive(
+    kling: Kling,
+    orders: Orders,
+    board: Board,
+    view: View,
+    voice: Voice,
+    *,
+    beside: Callable[[], object] | None = None,
+) -> Ending:
+    """
+    Run *orders* to their end and return how it was; *beside* is called in a thread meanwhile.
+
+    Errors that stop the batch are in the result, not raised.
+    """
+    batch = kling.batch(orders.rows, out=orders.out, budget=orders.budget, in_order=orders.in_order)
+    run = _Drive(batch, orders, board, view, voice)
+    board.on_note = view.note
+    view.start()
+    try:
+        with two_stages(run.ask_to_end, run.leave, _leave_now) as interruption:
+            async with batch:
+                with run.scope:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(run.show)
+                        if beside is not None:
+                            group.start_soon(_in_thread, beside)
+                        await run.collect()
+                        group.cancel_scope.cancel()
+        view.show(board.snapshot(batch.statistics()))
+    finally:
+        view.stop()
+    return Ending(
+        statistics=batch.statistics(),
+        error=run.error,
+        interruption=interruption,
+        failed=tuple(run.failed),
+    )
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+
+
+def _leave_now(code: int) -> None:
+    # Asked three times: no clean-up that could hang. What was finished is in results.jsonl already.
+    os._exit(code)
+
+
+def monotonic() -> float:
+    """Return the seconds that boards count by."""
+    return time.monotonic()

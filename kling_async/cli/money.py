@@ -1,0 +1,32 @@
+"""What units are worth, and numbers as people read them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+__all__ = ["dollars", "duration", "plural"]
+
+# Vendor's price list, 2026-09: one image unit.
+DOLLARS_PER_UNIT = Decimal("0.0035")
+
+
+def dollars(units: float | Decimal) -> str:
+    """Return the list price of *units* image units."""
+    return f"${Decimal(units) * DOLLARS_PER_UNIT:,.2f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 job`, `2 jobs`, `1,000 jobs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return *seconds* in the two largest units that say something: `4 s`, `2 min 10 s`, `3 h 5 min`."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

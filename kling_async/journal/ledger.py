@@ -1,0 +1,83 @@
+"""
+The page of one job in the journal.
+
+What must be on the disk before something happens is awaited (`intend`); what only records that something has happened
+is noted and follows in order, because a crash before it leaves a state that is asked about on resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define
+
+from kling_async._crash import crash_point
+from kling_async.journal.journal import Journal
+from kling_async.protocol.lifecycle import JobRecord, JobState
+
+__all__ = ["Ledger"]
+
+
+@define(eq=False)
+class Ledger:
+    """Moves the *record* of one job and writes each move into *journal*; *wall* tells Unix time."""
+
+    journal: Journal
+    record: JobRecord
+    _wall: Callable[[], float]
+
+    async def intend(self, account: str, units: int) -> None:
+        """Write down that a create is about to leave; raises `JournalError`, and then none may."""
+        self.record = self.record.moved(
+            JobState.SUBMITTING, account=account, units=units, submitted_at=self._wall(), error=None
+        )
+        await self.journal.record(self.record)
+        crash_point("after-intent")
+
+    def doubt(self) -> None:
+        """Note that a create was sent and nobody knows what became of it."""
+        if self.record.state is JobState.SUBMITTING:
+            self._move(JobState.UNKNOWN)
+
+    def made(self, task_id: str, account: str, units: int) -> None:
+        """Note that the task exists."""
+        crash_point("before-submitted")
+        self._move(JobState.SUBMITTED, task_id=task_id, account=account, units=units)
+
+    def free(self) -> None:
+        """Note that certainly no task was made."""
+        if self.record.state in {JobState.SUBMITTING, JobState.UNKNOWN}:
+            self._move(JobState.PENDING, units=0)
+
+    def succeeded(self) -> None:
+        """Note that the task succeeded and its pictures are to be saved."""
+        self._move(JobState.SUCCEEDED, ended_at=self._wall())
+        crash_point("after-succeeded")
+
+    def done(self, result: Mapping[str, Any]) -> None:
+        """Note that all is saved; *result* is the job's line."""
+        self._move(JobState.DONE, result=result, ended_at=self.record.ended_at or self._wall())
+
+    def failed(self, result: Mapping[str, Any], *, lost: bool = False) -> None:
+        """Note that the job ended without pictures; *result* is its line."""
+        to = JobState.LOST if lost and self.record.state is JobState.SUBMITTED else JobState.FAILED
+        self._move(to, result=result, error=result.get("error"), ended_at=self._wall())
+
+    def again(self) -> None:
+        """Begin a new attempt, which will have an external id of its own."""
+        self._move(
+            JobState.PENDING,
+            attempt=self.record.attempt + 1,
+            external_task_id="",
+            task_id="",
+            units=0,
+            submitted_at=None,
+            ended_at=None,
+            result=None,
+            error=None,
+        )
+
+    def _move(self, to: JobState, **changes: Any) -> None:
+        self.record = self.record.moved(to, **changes)
+        self.journal.note(self.record)

@@ -1,0 +1,129 @@
+"""The project's sessions; requirements and versions come from pyproject.toml."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from itertools import chain
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+# Without the checkout on its path, Python finds the installed package or none.
+INSTALLED = {"PYTHONSAFEPATH": "1"}
+HERE = Path(__file__).parent
+
+
+def group(*names: str) -> tuple[str, ...]:
+    """Return the requirements of dependency groups."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+def runs(version: str) -> bool:
+    """Tell whether a Python of *version* starts; pyenv leaves commands on the path that only complain."""
+    command = shutil.which(f"python{version}")
+    question = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        answer = subprocess.run([command or "", "-c", question], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return answer.stdout.strip() == version
+
+
+def floors() -> list[str]:
+    """Return every requirement of the package and its extras, at the lowest version that it allows."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    lowest = set()
+    for text in chain(PROJECT["project"]["dependencies"], *extras):
+        requirement = Requirement(text)
+        (floor,) = requirement.specifier
+        lowest.add(f"{requirement.name}=={floor.version}")
+    return sorted(lowest)
+
+
+# What is missing on this machine is left out; with none at all, the Python that runs nox does it, if pip finds it new enough.
+PYTHONS = [version for version in nox.project.python_versions(PROJECT) if runs(version)] or None
+LOWEST = PYTHONS[0] if PYTHONS else None
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Test the installed package."""
+    session.install(".[cli,images]", *group("test"))
+    session.run("pytest", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def lint(session: nox.Session) -> None:
+    """Check style and types."""
+    session.install(".[cli,images]", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session(python=LOWEST)
+def coverage(session: nox.Session) -> None:
+    """Demand that the tests take every branch of the pure core."""
+    session.install(".[cli,images]", *group("coverage", "test"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=INSTALLED)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--include=*/kling_async/protocol/*", "--fail-under=100")
+
+
+@nox.session(python=LOWEST)
+def minimums(session: nox.Session) -> None:
+    """Test with the lowest versions that the requirements allow."""
+    constraints = Path(session.create_tmp()) / "floors.txt"
+    constraints.write_text("\n".join(floors()), encoding="utf-8")
+    extras = ",".join(PROJECT["project"]["optional-dependencies"])
+    session.install("--constraint", str(constraints), f".[{extras}]", *group("test"))
+    session.run("pytest", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def examples(session: nox.Session) -> None:
+    """Run the examples and the code of the documentation with the core alone, without any extra."""
+    session.install(".", *group("test"))
+    session.run("pytest", "tests/test_examples.py", "tests/test_docs.py", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def build(session: nox.Session) -> None:
+    """Build the distributions into dist/ and check what they say of themselves."""
+    session.install(*group("build"))
+    shutil.rmtree(HERE / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--installer=pip", *session.posargs)
+    session.run("twine", "check", "--strict", *map(str, (HERE / "dist").iterdir()))
+
+
+@nox.session(python=LOWEST, requires=["build"])
+def wheel(session: nox.Session) -> None:
+    """Use the wheel as it would be downloaded: alone first, then with its command line."""
+    (built,) = (HERE / "dist").glob("*.whl")
+    every_name = (
+        "import kling_async as k; print(k.__version__, len([getattr(k, name) for name in k.__all__]))"
+    )
+    session.install(str(built))
+    session.run("python", "-c", every_name, env=INSTALLED)
+    session.run("kling-async", "--help", success_codes=[3])
+    session.install(f"{built}[cli]")
+    session.run("kling-async", "--help", silent=True)
+    session.run("python", "-m", "kling_async", "--help", env=INSTALLED, silent=True)
+
+
+@nox.session(python=LOWEST, default=False)
+def bench(session: nox.Session) -> None:
+    """Measure slot utilisation and cost per job on the emulator."""
+    session.install(".[cli,images]")
+    session.run("python", "benchmarks/batch.py", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST, default=False)
+def docs(session: nox.Session) -> None:
+    """Write the tables of docs/ anew from the code."""
+    session.install(".")
+    session.run("python", "docs/tables.py", *session.posargs, env=INSTALLED)
