@@ -134,9 +134,9 @@ class Runner:
         if self._folder is not None:
             await self._folder.mend(journal)
         self._harvest.journal = journal
-        look_first = self._folder is not None and self._folder.has_history
+        has_history = self._folder is not None and self._folder.has_history
         self._resumption = Resumption(
-            journal, self._engine, self._queries, update=self._options.update, look_first=look_first
+            journal, self._engine, self._queries, update=self._options.update, has_history=has_history
         )
         await self._resumption.begin()
         self.counts.units_committed = self._resumption.committed

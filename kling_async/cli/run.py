@@ -151,15 +151,15 @@ async def _client(settings: Settings, board: Board) -> AsyncIterator[tuple[Kling
         async with Kling(
             base_url=emulator.url, api_key=emulator.api_key, slots=slots, trust_env=False, on_event=board.see
         ) as kling:
-            yield kling, [banner(emulator.url)]
+            yield kling, banner(emulator.url)
 
 
-def banner(url: str) -> str:
+def banner(url: str) -> list[str]:
     """Say, so that nobody can misread it, that what follows is emulated."""
-    return (
-        f"EMULATED: a local copy of the Kling API at {url}; pictures are composites made on this machine, "
-        "nothing is sent, nothing is charged"
-    )
+    return [
+        f"EMULATED: a local copy of the Kling API at {url}.",
+        "Pictures are composites made on this machine. Nothing is sent, nothing is charged.",
+    ]
 
 
 def _asks(settings: Settings) -> bool:

@@ -101,12 +101,13 @@ class Journal:
     An open journal; made by `open()`, ended by `aclose()`.
 
     *run* is the name of the run, part of every external id: the same as long as the journal lives. *clean* says that
-    its last owner closed it.
+    its last owner closed it, *rebuilt* that it was put together from the service's list and may lack tasks.
     """
 
     path: Path
     run: str
     clean: bool
+    rebuilt: bool
     _storage: Storage = field(repr=False)
     # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
     _reader: Storage = field(repr=False)
@@ -125,7 +126,8 @@ class Journal:
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
         meta, storage, reader, lock = await anyio.to_thread.run_sync(_open, path, run)
-        journal = cls(path, meta["run"], meta["clean"] == "yes", storage, reader, lock)
+        rebuilt = meta.get("rebuilt") == "yes"
+        journal = cls(path, meta["run"], meta["clean"] == "yes", rebuilt, storage, reader, lock)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -155,6 +157,11 @@ class Journal:
     async def flush(self) -> None:
         """Wait until all that was noted is on the disk; raises `JournalError` if it cannot be."""
         await self.ask(lambda _: None)
+        self._check()
+
+    async def mark_rebuilt(self) -> None:
+        """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
+        await self.ask(lambda storage: storage.set_meta({"rebuilt": "yes"}))
         self._check()
 
     async def aclose(self) -> None:
