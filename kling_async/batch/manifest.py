@@ -70,7 +70,7 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
     """
     records = raw_records(path)
     # Absolute, since a job is known by its pictures' paths: it must be the same one wherever the command is called.
-    return _rows(records, path.absolute().parent)
+    return _rows(records, path.parent.resolve())
 
 
 def raw_records(path: Path) -> Iterator[Record]:
