@@ -114,11 +114,14 @@ class Creation:
                 raise
             if isinstance(result, Tracked):
                 return result
-            if self._link.stopped is result:
+            if self._account_is_stopped(result):
                 raise TurnstileClosed(result)
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)
                 raise result
+
+    def _account_is_stopped(self, error: KlingError) -> bool:
+        return self._link.stopped is not None and judge(error) is Verdict.ACCOUNT_STOP
 
     def _is_stalled(self) -> bool:
         if self._rules.retries == 0 and not self._rules.persistent:
