@@ -32,7 +32,10 @@ def test_help_imports_nothing_heavy() -> None:
     assert "Exit codes: 0 all succeeded" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["demo", "run", "check", "create", "get", "list", "wait", "emulator"])
+@pytest.mark.parametrize(
+    "name",
+    ["demo", "run", "check", "create", "get", "list", "wait", "status", "retry", "recover", "emulator"],
+)
 def test_each_command_has_help_with_an_example(tmp_path: Path, name: str) -> None:
     """And the options that all share."""
     said = call(name, "--help", cwd=tmp_path)
