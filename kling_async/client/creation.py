@@ -11,6 +11,7 @@ import asyncio
 
 from attrs import define, field, frozen
 
+from kling_async._crash import crash_point
 from kling_async.client.background import Background
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
@@ -104,6 +105,7 @@ class Creation:
         self._emit_waiting()
         while True:
             await self._turnstile.wait(self._ticket)
+            crash_point("after-slots")
             try:
                 result = await self._tools.background.carry(self._send())
             except asyncio.CancelledError:
