@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
@@ -102,5 +103,11 @@ class Batch:
 async def _live(runner: Runner, gone: anyio.Event) -> None:
     try:
         await runner.run()
+    except asyncio.CancelledError:
+        # Only the end of the client cancels this; leaving the batch cancels a scope inside.
+        runner.error = runner.error or ConfigError(
+            "the client of this batch was closed before the batch was done; keep it open until then"
+        )
+        raise
     finally:
         gone.set()

@@ -147,6 +147,8 @@ class Runner:
         with anyio.move_on_after(_GRACE, shield=True):
             # A create under way may be a paid task: it is carried to its end before the batch is gone.
             await self._party.quiet()
+        # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
+        self.waiting.leave()
         self._harvest.abandon()
         with anyio.CancelScope(shield=True):
             await self._source.aclose()
@@ -158,7 +160,7 @@ class Runner:
         self.counts.finish()
         self.outbox.close()
 
-    def stop(self, error: KlingError | None = None) -> None:
+    def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
         self.error = self.error or error
         if not self._stopping:
@@ -205,7 +207,12 @@ class Runner:
                 await self._room.wait()
             if self._stopping or self.counts.complete:
                 return None
-            entry = await anext(self._source, None)
+            try:
+                entry = await anext(self._source, None)
+            except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything
+                # What runs is paid for, so it is collected before whoever iterates is told.
+                self.stop(error)
+                return None
             if entry is not None:
                 self._count_in()
                 return entry

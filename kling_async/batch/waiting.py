@@ -60,6 +60,11 @@ class Waiting:
         self._closed = True
         self._changed.set()
 
+    def leave(self) -> None:
+        """Wait for nothing any more; whatever becomes of the tasks is not told."""
+        self._runs.clear()
+        self.close()
+
     async def watch(self) -> None:
         """Give up on runs past the limit; they are kept in the order in which they began."""
         while self._limit is not None and not self._closed:

@@ -27,15 +27,17 @@ class Background:
     """Owns asyncio tasks until they end; `len()` tells how many there are."""
 
     _tasks: set[asyncio.Task[Any]] = field(factory=set, init=False, repr=False)
-    # Those that may be a paid task: they are waited for before anything is cancelled.
+    # Those that may be a paid task, or the last events: they are waited for before anything is cancelled.
     _precious: set[asyncio.Task[Any]] = field(factory=set, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run *work* beside the caller."""
-        _ = self._start(work)
+    def spawn(self, work: Coroutine[Any, Any, None], *, precious: bool = False) -> None:
+        """Run *work* beside the caller; an orderly close waits for *precious* work before it cancels anything."""
+        task = self._start(work)
+        if precious:
+            self._precious.add(task)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -57,8 +59,10 @@ class Background:
 
     async def aclose(self, grace: float) -> None:
         """Wait up to *grace* seconds for precious tasks, then cancel and await all."""
-        if self._precious:
-            await asyncio.wait(tuple(self._precious), timeout=grace)
+        end = asyncio.get_running_loop().time() + grace
+        # What ends may bring something new, such as the last event of a create.
+        while self._precious and (remaining := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(tuple(self._precious), timeout=remaining)
         while self._tasks:
             left = tuple(self._tasks)
             for task in left:

@@ -108,6 +108,9 @@ class Creation:
                 result = await self._tools.background.carry(self._send())
             except asyncio.CancelledError:
                 self._ticket.abandoned = True
+                if self._ticket.queued:
+                    # The create was refused in this very pass of the loop, and its ticket waits again.
+                    self._turnstile.leave(self._ticket)
                 raise
             if isinstance(result, Tracked):
                 return result

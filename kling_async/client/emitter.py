@@ -65,13 +65,13 @@ class Emitter:
         if inspect.isawaitable(result):
             # A plain callable that returns an awaitable, such as a partial of a coroutine function.
             subscription.running = True
-            self._background.spawn(self._finish(subscription, result))
+            self._background.spawn(self._finish(subscription, result), precious=True)
 
     def _queue(self, subscription: _Subscription, event: Event) -> None:
         subscription.queue.append(event)
         if not subscription.running:
             subscription.running = True
-            self._background.spawn(self._finish(subscription, None))
+            self._background.spawn(self._finish(subscription, None), precious=True)
 
     async def _finish(self, subscription: _Subscription, first: Awaitable[None] | None) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 from attrs import define, field
@@ -53,7 +54,7 @@ class Engine:
         Raises `ConfigError` once it is closed, from another event loop, and in a forked process.
         """
         if self.closed:
-            raise ConfigError("this client is closed; make a new one")
+            raise _closed()
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._pid = loop, os.getpid()
@@ -90,6 +91,8 @@ class Engine:
         while True:
             link = self._choose()
             turnstile = await link.lane(order.model, rules.timeouts)
+            # The client may have been closed in the meantime, and its new lanes do not know.
+            self.enter()
             patience = self.patience(rules.retries, rules.timeouts)
             try:
                 return link, await Creation(tools, link, turnstile, order, rules, patience).run()
@@ -103,7 +106,8 @@ class Engine:
             return min(working, key=lambda link: link.load)
         trouble = self.links[0].stopped
         assert trouble is not None
-        raise trouble
+        # A copy each time: an error that is raised again and again would keep the frames of all who ever got it.
+        raise copy(trouble) from trouble.__cause__
 
     def dismiss(self, party: Party, error: KlingError) -> None:
         """Send away everybody of *party* who waits for slots, now and later, with *error*; creates under way go on."""
@@ -118,10 +122,21 @@ class Engine:
         return bool(len(self.background)) or any(link.session.is_open for link in self.links)
 
     async def aclose(self, grace: float = 10.0) -> None:
-        """Wait for creates under way, at most *grace* seconds, then end everything; safe to call again."""
+        """
+        Wait for creates and async watchers under way, at most *grace* seconds, then end everything; safe to call again.
+
+        Whoever waits for a slot or a task gets a `ConfigError`, since nothing will ever come.
+        """
         self.closed = True
+        for link in self.links:
+            link.dismiss(_closed())
         await self.background.aclose(grace)
+        self.poller.close(_closed())
         if self._journal is not None:
             await self._journal.aclose()
         for link in self.links:
             await link.aclose()
+
+
+def _closed() -> ConfigError:
+    return ConfigError("this client is closed; tasks at the service go on: make a new client")

@@ -156,8 +156,11 @@ class Link:
         """How much is asked of the account's busiest lane, as a share of what it can hold."""
         return max((turnstile.load for turnstile in self.lanes.values()), default=0.0)
 
-    async def aclose(self) -> None:
-        """Take back timers and close the session."""
+    def dismiss(self, error: KlingError) -> None:
+        """Send everybody who waits for slots, now and later, away with *error*; creates under way go on."""
         for turnstile in self.lanes.values():
-            turnstile.close()
+            turnstile.close(error)
+
+    async def aclose(self) -> None:
+        """Close the session."""
         await self.session.aclose()

@@ -101,6 +101,13 @@ class Poller:
             elif desk.book.ended(task.task_id, now):
                 self._end(desk, task.task_id, task)
 
+    def close(self, error: KlingError) -> None:
+        """Tell everybody who waits that nothing more will be learned."""
+        for desk in self._desks.values():
+            for row in desk.rows.values():
+                row.lose(error)
+            desk.rows.clear()
+
     @property
     def watching(self) -> int:
         """How many tasks are looked after."""
@@ -167,7 +174,7 @@ class Poller:
     async def _ask(self, desk: _Desk, asked: str) -> Task:
         envelope = await desk.link.drive(exchange(find_request(desk.path, asked)), self._timeouts)
         task = read_task(envelope.data, request_id=envelope.request_id)
-        if asked not in {task.task_id, task.external_task_id}:
+        if not task.answers(asked):
             raise _NotThisOne(f"expected task {asked}, found {task.task_id}", 200, envelope.request_id)
         return task
 
@@ -179,7 +186,8 @@ class Poller:
                 row.release()
                 row.lose(error)
             return
-        if isinstance(error, AuthError | AccountError):
+        # Without a code it is the page of a gateway, which knows nothing of the account.
+        if isinstance(error, AuthError | AccountError) and error.code:
             self._give_up(desk, error)
             return
         _log.debug("no answer about %s: %s", asked, error)
@@ -239,19 +247,22 @@ class Poller:
 
     async def _look_again(self, desk: _Desk, row: Tracked, task: Task) -> None:
         """Ask some more times for pictures that may come late; the task's slots are free already."""
-        for _ in range(_LATE_LOOKS):
-            await self._clock.sleep(2 * self._timeouts.settle)
-            try:
-                again = await self._ask(desk, task.task_id)
-            except KlingError as error:
-                _log.debug("no answer about the pictures of %s: %s", task.task_id, error)
-                continue
-            task = again if again.ended and len(again.images) >= len(task.images) else task
-            if len(task.images) >= row.expected:
-                break
-        else:
-            _log.warning("task %s shows %s of %s pictures", task.task_id, len(task.images), row.expected)
-        self._finish(desk, row, task)
+        try:
+            for _ in range(_LATE_LOOKS):
+                await self._clock.sleep(2 * self._timeouts.settle)
+                try:
+                    again = await self._ask(desk, task.task_id)
+                except KlingError as error:
+                    _log.debug("no answer about the pictures of %s: %s", task.task_id, error)
+                    continue
+                task = again if again.ended and len(again.images) >= len(task.images) else task
+                if len(task.images) >= row.expected:
+                    break
+            else:
+                _log.warning("task %s shows %s of %s pictures", task.task_id, len(task.images), row.expected)
+        finally:
+            # Also when the client closes: who waits gets what there is.
+            self._finish(desk, row, task)
 
     def _finish(self, desk: _Desk, row: Tracked, task: Task) -> None:
         if not task.external_task_id and row.external_task_id:

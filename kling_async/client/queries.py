@@ -9,7 +9,7 @@ from kling_async.client.engine import Engine
 from kling_async.client.link import Link
 from kling_async.client.results import Downloads, Keeper
 from kling_async.client.tracked import Tracked
-from kling_async.errors import ApiError, SubmissionUnknown, TaskNotFound
+from kling_async.errors import ApiError, KlingError, MalformedReply, SubmissionUnknown, TaskNotFound
 from kling_async.protocol.codec import Envelope, bind, read_task, read_tasks
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.flows import ask, find
@@ -40,22 +40,35 @@ class Queries:
 
     async def task(self, link: Link, task_or_external_id: str) -> Task:
         """Ask one account for one task; who waits for it hears the answer too."""
-        task = self.read(link, await self.get(link, find_request(self.path, task_or_external_id)))
+        envelope = await self.get(link, find_request(self.path, task_or_external_id))
+        task = self.read(link, envelope)
+        if not task.answers(task_or_external_id):
+            raise MalformedReply(
+                f"expected task {task_or_external_id}, found {task.task_id}", 200, envelope.request_id
+            )
         self.engine.poller.heard(link, self.path, task)
         return task
 
     async def find(self, task_or_external_id: str) -> tuple[Link, Task]:
-        """Ask one account after the other; raises `TaskNotFound` if none has the task."""
-        trouble: ApiError | None = None
+        """
+        Ask one account after the other.
+
+        Raises `TaskNotFound` if none has the task, and the trouble of an account that could not tell if no other has it.
+        """
+        absent: ApiError | None = None
+        trouble: KlingError | None = None
         for link in self.engine.links:
             try:
                 return link, await self.task(link, task_or_external_id)
-            except ApiError as error:
-                if not is_not_found(error.code, error.message):
-                    raise
-                trouble = error
-        assert trouble is not None, "a client has at least one account"
-        raise _not_found(trouble)
+            except KlingError as error:
+                if isinstance(error, ApiError) and is_not_found(error.code, error.message):
+                    absent = error
+                else:
+                    trouble = trouble or error
+        if trouble is not None:
+            raise trouble
+        assert absent is not None, "a client has at least one account"
+        raise _not_found(absent)
 
     async def clear_up(self, account: str, external_task_id: str) -> tuple[Link, Task] | None:
         """

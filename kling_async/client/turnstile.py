@@ -8,6 +8,7 @@ the clock, and tells what moved.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from attrs import define, field
 
@@ -85,6 +86,7 @@ class Turnstile:
     # Since when the service has refused or failed, without accepting a create in between.
     troubled_since: float | None = field(default=None, init=False)
     _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
+    _closed: KlingError | None = field(default=None, init=False, repr=False)
 
     @property
     def load(self) -> float:
@@ -161,20 +163,26 @@ class Turnstile:
         if self.lane.stopped is None:
             self._emitter.emit(LaneStopped(account=self.account, model=self.model, error=error))
         self.lane.stop(error)
-        now = self._clock.now()
-        for ticket in tuple(self._waiting):
-            self.lane.withdraw(ticket, now)
-            self._fail(ticket, TurnstileClosed(error))
+        self._send_away(tuple(self._waiting), TurnstileClosed(error))
 
     def dismiss(self, party: Party) -> None:
         """Send away everybody of *party* who waits, with the error that it was dismissed with."""
         assert party.dismissed is not None, "a party is dismissed before its members are"
-        for ticket in [ticket for ticket in self._waiting if ticket.party is party]:
-            self.lane.withdraw(ticket, self._clock.now())
-            self._fail(ticket, party.dismissed)
+        self._send_away([ticket for ticket in self._waiting if ticket.party is party], party.dismissed)
 
-    def close(self) -> None:
-        """Take back the timer."""
+    def close(self, error: KlingError) -> None:
+        """Take back the timer and send everybody who waits, now and later, away with *error*."""
+        self._closed = error
+        self._stop_timer()
+        self._send_away(tuple(self._waiting), error)
+
+    def _send_away(self, tickets: Sequence[Pass], error: Exception) -> None:
+        now = self._clock.now()
+        for ticket in tickets:
+            self.lane.withdraw(ticket, now)
+            self._fail(ticket, error)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -189,6 +197,8 @@ class Turnstile:
         self._waiting[ticket] = None
         if ticket.party is not None and ticket.party.dismissed is not None:
             self.dismiss(ticket.party)
+        if self._closed is not None:
+            self._send_away((ticket,), self._closed)
         self._turn_soon()
 
     def _fail(self, ticket: Pass, error: Exception) -> None:
@@ -215,7 +225,7 @@ class Turnstile:
                 self._turn_soon()
             else:
                 ticket.granted.set_result(None)
-        self.close()
+        self._stop_timer()
         if again is not None:
             delay = max(0.0, again - now)
             self._timer = asyncio.get_running_loop().call_later(delay, self._turn)

@@ -150,6 +150,8 @@ class Journal:
 
     async def ask(self, query: Callable[[Storage], T]) -> T:
         """Run *query* in the journal's thread, after all that was written before."""
+        if not self._thread.is_alive():
+            raise JournalError(f"the journal {self.path} is closed")
         done: asyncio.Future[object] = self._loop.create_future()
         self._queue.put(_Read(query, done))
         return await done  # type: ignore[return-value]  # what *query* returned
@@ -173,6 +175,8 @@ class Journal:
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
+        if not self._thread.is_alive():
+            raise JournalError(f"the journal {self.path} is closed")
 
     # The thread.
 

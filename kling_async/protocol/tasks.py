@@ -150,6 +150,10 @@ class Task:
         """Whether the task will not change any more and holds no slot."""
         return self.status.ended
 
+    def answers(self, asked: str) -> bool:
+        """Tell whether this may be the task that was asked for; replies may leave the external id out."""
+        return asked == self.task_id or self.external_task_id in {"", asked}
+
     def unwrap(self) -> Task:
         """
         Return the task if it succeeded with pictures.

@@ -22,6 +22,7 @@ from kling_async.errors import ConfigError, KlingError, MalformedReply, RequestT
 from kling_async.protocol.codec import Reply
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.requests import Request
+from kling_async.transport.addresses import proxy_for
 from kling_async.transport.bodies import BodyPayload
 
 __all__ = ["Connection", "Session"]
@@ -42,6 +43,10 @@ class Connection:
     proxy: str | None = field(default=None, repr=False)
     trust_env: bool = True
     connections: int = 128
+
+    def proxy_of(self, url: URL) -> str | None:
+        """Return the proxy to reach *url* through: the given one, else what the environment names if it is trusted."""
+        return self.proxy or (proxy_for(url) if self.trust_env else None)
 
 
 @define(eq=False)
@@ -73,14 +78,17 @@ class Session:
         limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
         # A listing or a look-up that is repeated does no harm, so for those *sent* needs no knowing.
         self.requests += 1
+        url = self._url(request)
         with _translated(payload, limit):
             async with self._opened().request(
                 request.method,
-                self._url(request),
+                url,
                 data=payload,
                 headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
                 allow_redirects=False,
-                proxy=self._connection.proxy,
+                # A borrowed session may be set to raise, but what a refusal means stands in its body.
+                raise_for_status=False,
+                proxy=self._connection.proxy_of(url),
                 timeout=aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect),
             ) as response:
                 body = await _read(response, _LARGEST_LIST if request.query else _LARGEST_REPLY)
@@ -95,13 +103,16 @@ class Session:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._borrowed is not None:
+            if self._borrowed.closed:
+                raise ConfigError("the session given to this client is closed; close it after the client")
             return self._borrowed
         if self._own is None:
             self._own = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connection.connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": _USER_AGENT, "Accept": "application/json"},
-                trust_env=self._connection.trust_env,
+                # Of the environment only proxies are wanted: an entry in .netrc would replace our own token.
+                trust_env=False,
             )
         return self._own
 
