@@ -16,7 +16,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -70,21 +69,21 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
     a folder, not readable or of an unknown kind; an empty file has no rows.
     """
     records = raw_records(path)
-    return _rows(records, path.parent)
+    # Absolute, since a job is known by its pictures' paths: it must be the same one wherever the command is called.
+    return _rows(records, path.parent.resolve())
 
 
 def raw_records(path: Path) -> Iterator[Record]:
     """Return each row's line number and its fields as they stand in the file at *path*, or why it has none."""
-    file = _open(path)
-    records = _closing(file, _READERS.get(path.suffix.lower(), _jsonl_records)(file, path))
-    # The first record is read now, so that a header or a .json file that cannot be used is an error at once.
-    first = next(records, None)
-    return records if first is None else chain([first], records)
+    # The first record is read now, so that a header or a .json file that cannot be used is an error at once. The
+    # file is opened again to be read: what is never iterated leaves nothing open.
+    next(_records(path), None)
+    return _records(path)
 
 
-def _closing(file: IO[bytes], records: Iterator[Record]) -> Iterator[Record]:
-    with file:
-        yield from records
+def _records(path: Path) -> Iterator[Record]:
+    with _open(path) as file:
+        yield from _READERS.get(path.suffix.lower(), _jsonl_records)(file, path)
 
 
 def _open(path: Path) -> IO[bytes]:

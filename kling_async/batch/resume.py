@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from kling_async.batch.entries import Entry, external_id
 from kling_async.client.engine import Engine
@@ -24,9 +24,7 @@ from kling_async.errors import InvalidJob, KlingError, SubmissionUnknown, TaskNo
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
-from kling_async.protocol.flows import find
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
-from kling_async.protocol.requests import find_request
 
 __all__ = ["Attach", "Refuse", "Resumption", "Skip", "Submit"]
 
@@ -75,8 +73,10 @@ class Resumption:
     _queries: Queries
     # Rows that changed under their key since they were done are done anew.
     _update: bool = field(kw_only=True)
-    # The journal is new though its folder is not: it was lost, and each row may have a task.
-    _look_first: bool = field(kw_only=True)
+    # The folder has results of an earlier run. If the journal is new all the same, it was lost.
+    _has_history: bool = field(kw_only=True)
+    # The journal may lack tasks, so each row is asked about before it is sent.
+    _look_first: bool = field(default=False, init=False)
     # The journal held nothing when it was opened, so nothing need be looked up.
     _fresh: bool = field(default=True, init=False)
     _attached: dict[str, Attach] = field(factory=dict, init=False)
@@ -89,6 +89,7 @@ class Resumption:
         live = await self.journal.ask(Storage.live)
         totals = await self.journal.ask(Storage.totals)
         self._fresh = not totals
+        self._look_first = self.journal.rebuilt or (self._fresh and self._has_history)
         limiter = anyio.Semaphore(_LOOKUPS_AT_ONCE)
         async with anyio.create_task_group() as group:
             for record in live:
@@ -103,24 +104,31 @@ class Resumption:
     async def place(self, entry: Entry) -> Disposition:
         """Say what is to be done for *entry*, and give it its page in the journal."""
         disposition = self._place(entry)
-        if self._look_first and self._fresh and isinstance(disposition, Submit):
+        if self._look_first and isinstance(disposition, Submit):
             return await self._look(entry)
         return disposition
 
     def _place(self, entry: Entry) -> Disposition:
         assert entry.job is not None, "a row that is no job has no page"
-        fingerprint = entry.job.fingerprint()
         ledger = self._ledgers.pop(entry.key, None)
         if ledger is None:
             found = None if self._fresh else self.journal.find(entry.key)
-            ledger = self._ledger(found or self._new(entry, fingerprint))
+            ledger = self._ledger(found or JobRecord(key=entry.key))
         entry.ledger = ledger
-        record = ledger.record
-        changed = record.stored and record.fingerprint != fingerprint
-        if changed and record.state is not JobState.PENDING:
-            return self._place_changed(entry, fingerprint)
-        if changed:
-            ledger.record = self._new(entry, fingerprint, record)
+        fingerprint = entry.job.fingerprint()
+        if ledger.record.state is not JobState.PENDING and ledger.record.fingerprint != fingerprint:
+            refusal = self._start_over(entry, ledger)
+            if refusal is not None:
+                return refusal
+        if ledger.record.state is JobState.PENDING:
+            entry.attempts = ledger.record.attempt
+            ledger.record = evolve(
+                ledger.record,
+                fingerprint=fingerprint,
+                external_task_id=external_id(self.journal.run, entry),
+                model=entry.job.model_name,
+                slots=entry.job.slots,
+            )
         entry.external_task_id = ledger.record.external_task_id
         entry.attempts = ledger.record.attempt
         return self._place_known(entry.key, ledger.record)
@@ -164,37 +172,19 @@ class Resumption:
             )
         )
 
-    def _place_changed(self, entry: Entry, fingerprint: str) -> Disposition:
-        ledger = entry.ledger
-        assert ledger is not None, "a changed row has a page"
-        record = ledger.record
-        if self._update and record.state in FINISHED:
-            entry.attempts = record.attempt + 1
-            entry.external_task_id = external_id(self.journal.run, entry)
-            ledger.again(entry.external_task_id)
-            ledger.record = self._new(entry, fingerprint, ledger.record)
-            return Submit()
-        if record.state in FINISHED:
-            remedy = "give it another key, put it back, or run with --update"
+    def _start_over(self, entry: Entry, ledger: Ledger) -> Refuse | None:
+        """Begin a new attempt for a row that changed under its key, if that is wanted and can be."""
+        finished = ledger.record.state in FINISHED
+        if finished and self._update:
+            ledger.again()
+            return None
+        entry.ledger = None
+        if finished:
+            remedy = "give it another key, put it back, or run with --update (update=True)"
         else:
             remedy = "its task still runs: put it back and run again"
-        entry.ledger = None
         return Refuse(
             InvalidJob.because(entry.key, "the same job as before under this key", "another one", remedy)
-        )
-
-    def _new(self, entry: Entry, fingerprint: str, before: JobRecord | None = None) -> JobRecord:
-        assert entry.job is not None, "a row that is no job has no page"
-        attempt = before.attempt if before else 0
-        entry.attempts = attempt
-        return JobRecord(
-            key=entry.key,
-            fingerprint=fingerprint,
-            attempt=attempt,
-            external_task_id=external_id(self.journal.run, entry),
-            model=entry.job.model_name,
-            slots=entry.job.slots,
-            stored=before is not None,
         )
 
     def _ledger(self, record: JobRecord) -> Ledger:
@@ -211,27 +201,17 @@ class Resumption:
             done()
 
     async def _find(self, ledger: Ledger) -> None:
-        """Find out whether the create of an earlier run made a task; a later answer is no task's death."""
         record = ledger.record
-        link = self._link(record)
-        if link is None:
-            return
-        rules = self._queries.rules
-        flow = find(
-            find_request(self._queries.path, record.external_task_id),
-            record.external_task_id,
-            self._engine.patience(rules.retries, rules.timeouts),
-        )
         ledger.doubt()
         try:
-            task = await link.drive(flow, rules.timeouts)
+            found = await self._queries.clear_up(record.account, record.external_task_id)
         except SubmissionUnknown as error:
             _log.warning("job %s: %s", record.key, error)
             return
-        if task is None:
+        if found is None:
             ledger.free()
         else:
-            ledger.made(task.task_id, link.name, record.units)
+            ledger.made(found[1].task_id, found[0].name, record.units)
             await self._watch(ledger)
 
     async def _watch(self, ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from copy import copy
+from pathlib import Path
 
 from attrs import define, field
 
@@ -19,6 +20,7 @@ from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, TurnstileClosed
 from kling_async.errors import ConfigError, KlingError
+from kling_async.journal.journal import Journal
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.retry import RetryQuota
@@ -37,7 +39,10 @@ class Engine:
     background: Background
     emitter: Emitter
     poller: Poller
+    journal_path: Path | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
+    _journal: Journal | None = field(default=None, init=False, repr=False)
+    _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False)
     closed: bool = field(default=False, init=False)
@@ -57,6 +62,16 @@ class Engine:
             raise ConfigError("this client belongs to the process it was forked from; make one per process")
         elif self._loop is not loop:
             raise ConfigError("this client belongs to another event loop; make one per loop")
+
+    async def journal(self) -> Journal | None:
+        """Return the client's journal, opened at the first call; None if it has none. Raises `JournalError`."""
+        if self.journal_path is None or self._journal is not None:
+            return self._journal
+        self._opening = self._opening or asyncio.Lock()
+        async with self._opening:
+            if self._journal is None:
+                self._journal = await Journal.open(self.journal_path)
+        return self._journal
 
     def patience(self, retries: int, timeouts: Timeouts) -> Patience:
         """Return how long a flow goes on that may repeat *retries* times."""
@@ -117,6 +132,8 @@ class Engine:
             link.dismiss(_closed())
         await self.background.aclose(grace)
         self.poller.close(_closed())
+        if self._journal is not None:
+            await self._journal.aclose()
         for link in self.links:
             await link.aclose()
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from kling_async.batch.batch import Batch
     from kling_async.batch.entries import Input
+    from kling_async.batch.upkeep import Recovered
 
 __all__ = ["Kling"]
 
@@ -51,7 +53,8 @@ class Kling:
     *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it.
     *timeout* is the seconds of one request or a `Timeouts`; waits for tasks have their own. *max_retries* counts
     repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
-    is never closed. *on_event*, sync or async, is told what happens.
+    is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
+    `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens.
 
     Raises `ConfigError` for credentials or options that cannot work.
     """
@@ -72,6 +75,7 @@ class Kling:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = True,
+        journal: str | PathLike[str] | None = None,
         on_event: Watcher | None = None,
     ) -> None:
         settings = gather(
@@ -97,6 +101,7 @@ class Kling:
         self._downloads = Downloads.under(fetch, clock)
         sessions = [Session(connection, session) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
+        self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         if on_event is not None:
             self._engine.emitter.subscribe(on_event)
@@ -173,6 +178,18 @@ class Kling:
             stall_after=stall_after,
         )
         return Batch(self._engine, self._queries(MultiImage.path), jobs, options)
+
+    async def recover(
+        self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
+    ) -> Recovered:
+        """
+        Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
+
+        Submits nothing. The old journal is moved aside.
+        """
+        from kling_async.batch.upkeep import rebuild
+
+        return await rebuild(self._engine, self._queries(MultiImage.path), jobs, Path(out))
 
     async def __aenter__(self) -> Self:
         self._engine.enter()

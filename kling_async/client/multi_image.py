@@ -11,9 +11,11 @@ from attrs import define, evolve, field
 
 from kling_async.client.creation import Order
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
+from kling_async.client.pages import attach_page, close_page_with, open_page
 from kling_async.client.queries import Queries
 from kling_async.client.raw import RawReplies
 from kling_async.journal.ledger import Ledger
+from kling_async.journal.storage import Storage
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Picture
@@ -25,6 +27,7 @@ from kling_async.transport.pictures import inspect
 __all__ = ["ImageInput", "MultiImageFields", "MultiImageResource", "prepare"]
 
 _Tasks: TypeAlias = list[Task]
+_Handles: TypeAlias = list[TaskHandle]
 
 # What may be given for a picture; a PIL image is any object with *save*, *size* and *mode*.
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | ImageSource | Any
@@ -90,6 +93,8 @@ class MultiImageResource:
         an external id, so a lost reply is cleared up by asking and never by sending blindly again. A caller that is
         cancelled leaves at once while a create under way goes on; its external id is in the note of the cancellation.
 
+        With a client's *journal*, the create is on the disk before it leaves.
+
         Raises `InvalidJob` before anything is sent; `ApiError` and its kinds when the service refuses;
         `TransportError` when it could not be reached, and no task was made; `SubmissionUnknown` when nobody knows.
         """
@@ -97,12 +102,15 @@ class MultiImageResource:
         external_task_id = job.external_task_id or f"ka-{secrets.token_hex(12)}"
         queries = self._queries
         queries.engine.enter()
-        order = await prepare(job, external_task_id)
         try:
+            ledger = await open_page(queries.engine, job, external_task_id)
+            order = await prepare(job, external_task_id, ledger=ledger)
             link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
         except BaseException as error:
             error.add_note(f"external_task_id: {external_task_id}")
             raise
+        if ledger is not None:
+            close_page_with(row, ledger)
         return TaskHandle(
             row.ask_for,
             external_task_id,
@@ -176,12 +184,34 @@ class MultiImageResource:
     def handle(self, task_or_external_id: str) -> TaskHandle:
         """Attach to a task by either of its ids; nothing is asked before the handle is used."""
         find_request(MultiImage.path, task_or_external_id)
+        return TaskHandle(
+            task_or_external_id, "", lambda: self._queries.attach(task_or_external_id), self._refresh
+        )
+
+    async def pending(self) -> _Handles:
+        """
+        Return handles of the tasks that this client's journal has as not ended, of this run and earlier ones.
+
+        A create of which nobody knows whether it made a task is among them: waiting for it raises `TaskNotFound` if
+        it made none. Empty without a journal.
+        """
+        journal = await self._queries.engine.journal()
+        if journal is None:
+            return []
+        wall = self._queries.engine.clock.wall
+        return [self._left_over(Ledger(journal, record, wall)) for record in await journal.ask(Storage.live)]
+
+    def _left_over(self, ledger: Ledger) -> TaskHandle:
         queries = self._queries
+        return TaskHandle(
+            ledger.record.task_id,
+            ledger.record.external_task_id,
+            lambda: attach_page(queries, ledger),
+            self._refresh,
+        )
 
-        async def refresh(asked: str) -> Task:
-            return (await queries.find(asked))[1]
-
-        return TaskHandle(task_or_external_id, "", lambda: queries.attach(task_or_external_id), refresh)
+    async def _refresh(self, asked: str) -> Task:
+        return (await self._queries.find(asked))[1]
 
     @property
     def with_raw_response(self) -> RawReplies:

@@ -9,10 +9,10 @@ from kling_async.client.engine import Engine
 from kling_async.client.link import Link
 from kling_async.client.results import Downloads, Keeper
 from kling_async.client.tracked import Tracked
-from kling_async.errors import ApiError, KlingError, MalformedReply, TaskNotFound
+from kling_async.errors import ApiError, KlingError, MalformedReply, SubmissionUnknown, TaskNotFound
 from kling_async.protocol.codec import Envelope, bind, read_task, read_tasks
 from kling_async.protocol.codes import is_not_found
-from kling_async.protocol.flows import ask
+from kling_async.protocol.flows import ask, find
 from kling_async.protocol.requests import Request, find_request, list_request
 from kling_async.protocol.tasks import Task
 
@@ -69,6 +69,22 @@ class Queries:
             raise trouble
         assert absent is not None, "a client has at least one account"
         raise _not_found(absent)
+
+    async def clear_up(self, account: str, external_task_id: str) -> tuple[Link, Task] | None:
+        """
+        Find out whether a create of an earlier run on *account* made a task; None when it is certain that it made none.
+
+        Raises `SubmissionUnknown` if that cannot be found out now.
+        """
+        self.engine.enter()
+        link = next((link for link in self.engine.links if link.name == account), None)
+        if link is None:
+            message = f"task {external_task_id} was sent on account {account!r}, which this client lacks"
+            raise SubmissionUnknown(message, external_task_id)
+        patience = self.engine.patience(self.rules.retries, self.rules.timeouts)
+        flow = find(find_request(self.path, external_task_id), external_task_id, patience)
+        task = await link.drive(flow, self.rules.timeouts)
+        return None if task is None else (link, task)
 
     async def attach(self, task_or_external_id: str) -> Tracked:
         """Look after a task that exists already; returns the row of whoever does so, or a new one."""

@@ -22,6 +22,7 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
+from kling_async._crash import crash_point
 from kling_async.errors import JournalError
 from kling_async.journal.storage import Storage, trouble
 from kling_async.protocol.lifecycle import JobRecord
@@ -101,12 +102,13 @@ class Journal:
     An open journal; made by `open()`, ended by `aclose()`.
 
     *run* is the name of the run, part of every external id: the same as long as the journal lives. *clean* says that
-    its last owner closed it.
+    its last owner closed it, *rebuilt* that it was put together from the service's list and may lack tasks.
     """
 
     path: Path
     run: str
     clean: bool
+    rebuilt: bool
     _storage: Storage = field(repr=False)
     # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
     _reader: Storage = field(repr=False)
@@ -125,7 +127,8 @@ class Journal:
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
         meta, storage, reader, lock = await anyio.to_thread.run_sync(_open, path, run)
-        journal = cls(path, meta["run"], meta["clean"] == "yes", storage, reader, lock)
+        rebuilt = meta.get("rebuilt") == "yes"
+        journal = cls(path, meta["run"], meta["clean"] == "yes", rebuilt, storage, reader, lock)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -148,6 +151,8 @@ class Journal:
 
     async def ask(self, query: Callable[[Storage], T]) -> T:
         """Run *query* in the journal's thread, after all that was written before."""
+        if not self._thread.is_alive():
+            raise JournalError(f"the journal {self.path} is closed")
         done: asyncio.Future[object] = self._loop.create_future()
         self._queue.put(_Read(query, done))
         return await done  # type: ignore[return-value]  # what *query* returned
@@ -155,6 +160,11 @@ class Journal:
     async def flush(self) -> None:
         """Wait until all that was noted is on the disk; raises `JournalError` if it cannot be."""
         await self.ask(lambda _: None)
+        self._check()
+
+    async def mark_rebuilt(self) -> None:
+        """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
+        await self.ask(lambda storage: storage.set_meta({"rebuilt": "yes"}))
         self._check()
 
     async def aclose(self) -> None:
@@ -166,6 +176,8 @@ class Journal:
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
+        if not self._thread.is_alive():
+            raise JournalError(f"the journal {self.path} is closed")
 
     # The thread.
 
@@ -201,8 +213,11 @@ class Journal:
             return None
         if self.failure is None:
             try:
+                crash_point("before-commit")
                 self._storage.write(write.record for write in writes)
                 self.commits += 1
+                for write in writes:
+                    crash_point(write.record.state.value)
             except JournalError as error:
                 # Later records may build on these, so nothing more is written: what is on the disk stays true.
                 self.failure = error

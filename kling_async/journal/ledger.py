@@ -64,12 +64,12 @@ class Ledger:
         to = JobState.LOST if lost and self.record.state is JobState.SUBMITTED else JobState.FAILED
         self._move(to, result=result, error=result.get("error"), ended_at=self._wall())
 
-    def again(self, external_task_id: str) -> None:
-        """Begin a new attempt under a new external id."""
+    def again(self) -> None:
+        """Begin a new attempt, which will have an external id of its own."""
         self._move(
             JobState.PENDING,
             attempt=self.record.attempt + 1,
-            external_task_id=external_task_id,
+            external_task_id="",
             task_id="",
             units=0,
             submitted_at=None,

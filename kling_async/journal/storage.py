@@ -91,6 +91,16 @@ class Storage:
             raise trouble(path, error) from error
         return cls(path, db)
 
+    @classmethod
+    def read_only(cls, path: Path) -> Storage:
+        """Open the journal at *path* only to look; its owner may be at work. Raises as `open()` does."""
+        try:
+            _examine(path)
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            return cls(path, sqlite3.connect(uri, uri=True, timeout=_BUSY_MILLISECONDS / 1000))
+        except (sqlite3.Error, OSError) as error:
+            raise trouble(path, error) from error
+
     def write(self, records: Iterable[JobRecord]) -> None:
         """Write *records* in one durable transaction; raises `JournalError`, and then nothing was written."""
         try:

@@ -153,7 +153,7 @@ def number(value: object) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
-        found = Decimal(value.strip() if isinstance(value, str) else repr(value))
+        found = Decimal(str(value).strip())
     except (InvalidOperation, ValueError):
         return None
     return found if found.is_finite() and abs(found.adjusted()) < 30 else None

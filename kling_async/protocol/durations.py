@@ -8,12 +8,13 @@ few hundred newer ones a habit of the service has been replaced.
 
 from __future__ import annotations
 
-from math import ceil, inf, log2, sqrt
+from itertools import accumulate
+from math import inf, log2, sqrt
 
 __all__ = ["Durations"]
 
 _SHORTEST = 0.001  # seconds: the lower edge of the first bin
-_PER_OCTAVE = 16  # bins: each is 4.4 % wide
+_PER_OCTAVE = 32  # bins: each is 2.2 % wide
 _OCTAVES = 25  # up to about nine hours
 _BINS = _PER_OCTAVE * _OCTAVES
 _GROWTH = 1.0025  # each observation weighs that much more than the last: the newest 400 hold the balance
@@ -22,7 +23,7 @@ _ENOUGH = 8  # observations before the ages are trusted
 
 _EARLY = 0.003  # of the tasks may end before the first look; they are seen by it
 _LATE = 0.99  # of the tasks have ended when the others begin to count as stragglers
-_RARE = 0.0003  # of the weight: a bin with less is not worth looking at
+_RARE = 0.00015  # of the weight: a bin with less is not worth looking at
 _PAUSE_BINS = (
     5  # a run of so many rare bins is a pause between two habits (quick refusals, then the pictures)
 )
@@ -41,10 +42,10 @@ class Durations:
     __slots__ = (
         "_first_look",
         "_late",
+        "_learn_at",
         "_mean",
         "_pauses",
         "_seen",
-        "_stale",
         "_start",
         "_step",
         "_typical",
@@ -56,7 +57,7 @@ class Durations:
         self._weights = [0.0] * _BINS
         self._step = 1.0
         self._seen = 0
-        self._stale = False
+        self._learn_at = 1
         self._typical: float | None = None
         self._mean: float | None = None
         self._start = first_look
@@ -73,8 +74,9 @@ class Durations:
         self._step *= _GROWTH
         self._seen += 1
         # Reading the bins costs as much as hundreds of observations, so it is done seldom once much is known.
-        if self._seen < 50 or self._seen % 50 == 0:
+        if self._seen >= self._learn_at:
             self._learn()
+            self._learn_at = self._seen + max(1, min(self._seen // 8, 100))
         if self._step > _HEAVIEST:
             self._weights = [weight / self._step for weight in self._weights]
             self._step = 1.0
@@ -105,7 +107,8 @@ class Durations:
         a task older than nearly all others is asked less and less often.
         """
         if age < self._start:
-            return self._start
+            # Durations all alike are best looked at just after, not just before.
+            return self._late if self._late - self._start <= interval / 2 else self._start
         for begin, end in self._pauses:
             if begin <= age < end:
                 return max(age + interval, end)
@@ -121,7 +124,7 @@ class Durations:
             return
         # Few observations have not shown the whole range yet.
         count = min(self._seen, 1 / (_GROWTH - 1))
-        margin = ceil(10 / sqrt(count) - 0.5)
+        margin = int(19 / sqrt(count))
         first, last = self._quantile(total, _EARLY), self._quantile(total, _LATE)
         self._start = _edge(first - margin)
         self._late = _edge(last + 1)
@@ -129,12 +132,9 @@ class Durations:
         self._pauses = tuple(_pauses(self._weights[first : last + 1], first, rare, margin))
 
     def _quantile(self, total: float, share: float) -> int:
-        below = 0.0
-        for at, weight in enumerate(self._weights):
-            below += weight
-            if below >= share * total and weight:
-                return at
-        return _BINS - 1  # pragma: no cover - only rounding of the sum could lead here
+        below = enumerate(accumulate(self._weights))
+        # Rounding of the sum may leave nothing to find.
+        return next((at for at, weight in below if weight >= share * total and self._weights[at]), _BINS - 1)
 
 
 def _pauses(weights: list[float], first: int, rare: float, margin: int) -> list[tuple[float, float]]:

@@ -327,8 +327,8 @@ async def test_d02_d03_what_is_no_picture_gets_no_name(
 
 
 def _saved(folder: Path) -> tuple[list[str], bool]:
-    """Return the names of all files but the list of results, and whether each is a whole picture."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "results.jsonl"]
+    """Return the names of all files among the pictures, and whether each is a whole picture."""
+    files = [path for path in (folder / "images").rglob("*") if path.is_file()]
     return sorted(path.name for path in files), all(path.read_bytes().endswith(LAST_CHUNK) for path in files)
 
 

@@ -52,9 +52,7 @@ def test_the_table_has_no_other_rows() -> None:
 
 
 @pytest.mark.parametrize(("code", "http_status", "kind"), VENDOR)
-def test_the_code_decides_before_the_status(
-    code: int, http_status: int, kind: type[errors.ApiError]
-) -> None:
+def test_the_code_decides_before_the_status(code: int, http_status: int, kind: type[errors.ApiError]) -> None:
     """A code means the same whatever HTTP status it comes with."""
     for status in {200, 400, 401, 403, 404, 429, 500, 502} - {http_status}:
         assert type(api_error(code, status)) is kind

@@ -245,18 +245,21 @@ def test_few_rows_missing_from_a_sweep_get_single_requests() -> None:
 
 
 def test_many_rows_missing_wait_for_a_second_sweep() -> None:
-    """When a sweep misses many, a second one is cheaper than asking each; who is missed twice is asked alone."""
-    book = _watching(20)
+    """When a sweep misses many, reading again is cheaper than asking each; who is missed twice is asked alone."""
+    book, half = _watching(20), _running(_names(10))
     _plan(book, 2.0)
-    book.saw_page(1, _running(_names(10)), 2.1)
 
-    between = _plan(book, 2.1)
+    again = book.saw_page(1, half, 2.1).next_page
+    end = book.saw_page(1, half, 2.2).next_page
+    between = _plan(book, 2.2)
     second = _plan(book, between.wake_at or 0.0)
-    book.saw_page(1, _running(_names(10)), 2.7)
-    third = _plan(book, 2.7)
+    last = [book.saw_page(1, half, 2.7).next_page for _ in range(2)]
+    third = _plan(book, 2.8)
 
+    assert (again, end) == (1, None)
     assert between.gets == ()
     assert second.pages == (1,)
+    assert last == [1, None]
     assert set(third.gets) == {"task-10", "task-11", "task-12", "task-13", "task-14"}
 
 

@@ -33,10 +33,21 @@ def test_the_first_look_comes_shortly_before_tasks_begin_to_end(scale: float) ->
     for _ in range(500):
         durations.add(scale * dice.uniform(20, 30))
 
-    assert 17 * scale < durations.next_look(0.0, 0.5) <= 20.1 * scale
+    assert 17 * scale < durations.next_look(0.0, 0.5 * scale) <= 20.1 * scale
     assert durations.typical == pytest.approx(25 * scale, rel=0.08)
     assert durations.mean == pytest.approx(25 * scale, rel=0.05)
     assert durations.next_look(25 * scale, 0.5 * scale) == pytest.approx(25.5 * scale)
+
+
+def test_durations_all_alike_are_looked_at_just_after() -> None:
+    """When all tasks take the same time, one look shortly after it sees them; one before it would be in vain."""
+    durations = Durations(2.0)
+
+    for _ in range(500):
+        durations.add(3.0)
+
+    assert 3.0 <= durations.next_look(0.0, 0.5) < 3.15
+    assert 2.85 < durations.next_look(0.0, 0.1) <= 3.0
 
 
 def test_a_few_observations_leave_a_margin() -> None:
@@ -96,7 +107,7 @@ def test_weights_never_overflow() -> None:
         durations.add(10.0)
 
     assert durations.typical == pytest.approx(10.0, rel=0.05)
-    assert repr(durations) == "<Durations of 105000 tasks, typically 9.96 s>"
+    assert repr(durations) == "<Durations of 105000 tasks, typically 10.1 s>"
 
 
 def test_an_end_before_the_first_look_counts_as_shorter() -> None:

@@ -86,8 +86,12 @@ class Report:
         return sum(self.intervals) / len(self.intervals)
 
     def relative(self, share: float | None = None) -> float:
-        """Delay in intervals as they were when it was seen: the mean, or the quantile at *share*."""
-        delays = sorted(self.relatives)
+        """
+        Delay in intervals as they were when it was seen: the mean, or the quantile at *share*.
+
+        Without the first tasks in flight, which run before anything is known.
+        """
+        delays = sorted(self.relatives[self.world.in_flight :])
         return sum(delays) / len(delays) if share is None else delays[int(share * (len(delays) - 1))]
 
 

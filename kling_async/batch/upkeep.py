@@ -1,0 +1,233 @@
+"""
+What can be done with a run between runs: see where it stands, try failed jobs again, rebuild a lost journal.
+
+Nothing here submits anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio.to_thread
+from attrs import frozen
+
+from kling_async.batch.entries import Entry, Input, entries, external_id
+from kling_async.batch.sinks import Folder
+from kling_async.client.engine import Engine
+from kling_async.client.link import Link
+from kling_async.client.queries import Queries
+from kling_async.errors import ConfigError
+from kling_async.journal.journal import Journal
+from kling_async.journal.ledger import Ledger
+from kling_async.journal.storage import Storage
+from kling_async.protocol.lifecycle import JobRecord, JobState
+from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE
+from kling_async.protocol.tasks import Task
+
+__all__ = ["Recovered", "Status", "forget_running", "read_status", "rebuild", "retry_failed"]
+
+# How long the service keeps results (seed).
+RESULTS_KEPT = timedelta(days=30)
+
+
+@frozen(kw_only=True)
+class Status:
+    """
+    Where a run stands, by its journal.
+
+    *totals* counts jobs by state, *failures* by error code (or the error's name), *units* adds up what is committed.
+    *expires_at* is when the service deletes the oldest pictures that are not saved yet.
+    """
+
+    run: str
+    totals: Mapping[JobState, int]
+    failures: Mapping[str, int]
+    units: int
+    expires_at: datetime | None
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that a further run takes up."""
+        ends = {JobState.DONE, JobState.FAILED, JobState.LOST}
+        return sum(count for state, count in self.totals.items() if state not in ends)
+
+
+async def read_status(journal: Path) -> Status:
+    """Read where a run stands, also while it runs; raises `JournalError` for a damaged journal, `ConfigError` for none."""
+    return await anyio.to_thread.run_sync(_read_status, journal)
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ConfigError(f"expected a journal at {path}, found none; name the folder of a run")
+    return path
+
+
+def _read_status(path: Path) -> Status:
+    storage = Storage.read_only(_existing(path))
+    try:
+        failures: dict[str, int] = {}
+        oldest: float | None = None
+        for record in storage.all():
+            if record.state in {JobState.FAILED, JobState.LOST}:
+                name = failure_code(record)
+                failures[name] = failures.get(name, 0) + 1
+            elif record.state is JobState.SUCCEEDED and record.ended_at is not None:
+                oldest = min(oldest or record.ended_at, record.ended_at)
+        return Status(
+            run=storage.meta().get("run", ""),
+            totals={JobState(name): count for name, count in storage.totals().items()},
+            failures=failures,
+            units=storage.committed_units(),
+            expires_at=None if oldest is None else datetime.fromtimestamp(oldest, UTC) + RESULTS_KEPT,
+        )
+    finally:
+        storage.close()
+
+
+def failure_code(record: JobRecord) -> str:
+    """Name why a job failed: the service's code, else the kind of error."""
+    error = record.error or {}
+    return str(error.get("code") or error.get("type") or "unknown")
+
+
+async def retry_failed(journal: Path, *, codes: Collection[str] = ()) -> int:
+    """
+    Let the next run try failed jobs again, each as a new attempt with a new external id; returns how many.
+
+    *codes* chooses those that failed with one of these codes or kinds of error. A job whose pictures are lost counts as
+    failed. Nothing else is touched.
+    """
+    return await _reopen(journal, {JobState.FAILED, JobState.LOST}, codes)
+
+
+async def forget_running(journal: Path) -> int:
+    """
+    Let the next run begin again with jobs that are under way; returns how many.
+
+    Only for tasks that cannot be there any more and cost nothing, as those of an emulator that was ended.
+    """
+    return await _reopen(
+        journal, {JobState.SUBMITTED, JobState.SUBMITTING, JobState.UNKNOWN, JobState.SUCCEEDED}, ()
+    )
+
+
+async def _reopen(path: Path, states: Collection[JobState], codes: Collection[str]) -> int:
+    journal = await Journal.open(_existing(path))
+    try:
+        records = await journal.ask(
+            lambda storage: [record for record in storage.all() if record.state in states]
+        )
+        chosen = [record for record in records if not codes or failure_code(record) in codes]
+        for record in chosen:
+            _begin_again(Ledger(journal, record, time.time))
+        await journal.flush()
+    finally:
+        await journal.aclose()
+    return len(chosen)
+
+
+def _begin_again(ledger: Ledger) -> None:
+    if ledger.record.state in {JobState.SUBMITTING, JobState.UNKNOWN}:
+        ledger.free()
+    elif ledger.record.state in {JobState.SUBMITTED, JobState.SUCCEEDED}:
+        ledger.failed({"error": {"type": "Forgotten"}})
+        ledger.again()
+    else:
+        ledger.again()
+
+
+@frozen(kw_only=True)
+class Recovered:
+    """What `rebuild()` found: tasks of the run that exist (*found*), and rows that have none (*absent*)."""
+
+    found: int
+    absent: int
+    old_journal: Path | None
+
+
+async def rebuild(
+    engine: Engine, queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], out: Path
+) -> Recovered:
+    """
+    Build the journal of the run in *out* anew from its jobs and what the service has of them.
+
+    The old journal, if there is one, is moved aside, never changed. Every task of the run is found by its external id,
+    which names run, key and content. Rows without a task are left pending: only a later run submits them, each after
+    asking for it.
+    """
+    engine.enter()
+    folder = Folder(out)
+    await folder.open()
+    old = await anyio.to_thread.run_sync(_set_aside, out / "journal.db")
+    journal = await Journal.open(out / "journal.db", run=folder.run_name)
+    try:
+        tasks = await _all_tasks(queries)
+        found = absent = 0
+        async for entry in entries(jobs, by_content=True):
+            if entry.job is None:
+                continue
+            match = _last_attempt(entry, journal.run, tasks)
+            ledger = Ledger(journal, _record(entry, journal.run), time.time)
+            if match is None:
+                absent += 1
+                journal.note(ledger.record.moved(JobState.PENDING))
+            else:
+                found += 1
+                ledger.made(match[1].task_id, match[0].name, entry.job.units)
+        # A list can miss tasks, so the next run asks for each row that seems to have none before it is sent.
+        await journal.mark_rebuilt()
+    finally:
+        await journal.aclose()
+        folder.close()
+    return Recovered(found=found, absent=absent, old_journal=old)
+
+
+def _last_attempt(entry: Entry, run: str, tasks: Mapping[str, tuple[Link, Task]]) -> tuple[Link, Task] | None:
+    """Find the task of the entry's newest attempt, and count its attempts."""
+    match = None
+    while (found := tasks.get(external_id(run, entry))) is not None:
+        match = found
+        entry.attempts += 1
+    entry.attempts -= match is not None
+    return match
+
+
+def _record(entry: Entry, run: str) -> JobRecord:
+    assert entry.job is not None, "rows that are no job were passed over"
+    return JobRecord(
+        key=entry.key,
+        fingerprint=entry.job.fingerprint(),
+        attempt=entry.attempts,
+        external_task_id=external_id(run, entry),
+        model=entry.job.model_name,
+        slots=entry.job.slots,
+    )
+
+
+def _set_aside(path: Path) -> Path | None:
+    if not path.exists():
+        return None
+    old = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(old.with_name(old.name + suffix))
+    return old
+
+
+async def _all_tasks(queries: Queries) -> dict[str, tuple[Link, Task]]:
+    """Read the list of every account: far fewer requests than one look-up for each row."""
+    tasks: dict[str, tuple[Link, Task]] = {}
+    for link in queries.engine.links:
+        for page in range(1, LAST_PAGE + 1):
+            envelope = await queries.page(link, page, LARGEST_PAGE)
+            for task in queries.read_page(link, envelope):
+                if task.external_task_id:
+                    tasks.setdefault(task.external_task_id, (link, task))
+            if len(envelope.data or ()) < LARGEST_PAGE:
+                break
+    return tasks

@@ -1,0 +1,241 @@
+"""The other commands from outside: check, create, get, list, wait, emulator, and what all share."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_kit import COMMAND, call, environment, jobs, manifest, picture
+
+HEAVY = ("aiohttp", "asyncio", "rich", "PIL", "attr", "kling_async.client", "kling_async.batch")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Reading the help costs no client, no screen and no pictures."""
+    script = (
+        "import sys\nfrom kling_async.cli import cli\n"
+        "try:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"sys.exit(','.join(name for name in {HEAVY!r} if name in sys.modules and name != 'attr') or 0)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment()
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Exit codes: 0 all succeeded" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["demo", "run", "check", "create", "get", "list", "wait", "status", "retry", "recover", "emulator"],
+)
+def test_each_command_has_help_with_an_example(tmp_path: Path, name: str) -> None:
+    """And the options that all share."""
+    said = call(name, "--help", cwd=tmp_path)
+
+    assert said.code == 0
+    assert f"kling-async {name}" in said.out
+    assert "--json" in said.out
+    assert "--progress" in said.out
+
+
+def test_a_mistyped_command_gets_the_nearest(tmp_path: Path) -> None:
+    """Exit 2 with the name that was meant."""
+    said = call("chekc", cwd=tmp_path)
+
+    assert said.code == 2
+    assert "did you mean 'check'?" in said.err
+
+
+def test_version(tmp_path: Path) -> None:
+    """It is that of the package."""
+    from kling_async import __version__
+
+    assert call("--version", cwd=tmp_path).out == f"kling-async {__version__}\n"
+
+
+def test_check_finds_every_bad_row_and_picture(folder: Path) -> None:
+    """Exit 2, a line for each, the cost of what is good; no key is needed."""
+    (folder / "gif.png").write_bytes(b"GIF89a" + b"\0" * 100)
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:20])
+    (folder / "big.png").write_bytes((folder / "a.png").read_bytes().ljust(10_600_000, b"\0"))
+    picture(folder / "small.png", (299, 400))
+    picture(folder / "long.png", (300, 780))
+    names = ["none.png", "gif.png", "cut.png", "big.png", "small.png", "long.png"]
+    rows = [*jobs(2, n=3), *({"key": name, "subject_images": ["a.png", name]} for name in names), "[]"]
+    path = manifest(folder / "m.jsonl", rows)
+
+    said = call("check", path, cwd=folder)
+    data = call("check", path, "--json", cwd=folder).json()
+
+    assert said.code == 2
+    assert [line.split()[0] for line in said.out.splitlines()] == [*names, "line-9"]
+    assert all(f"line {number}: " in line for number, line in enumerate(said.out.splitlines(), start=3))
+    assert (data["rows"], data["good"], data["bad"], data["units"]) == (9, 2, 7, 96)
+    assert [problem["line"] for problem in data["problems"]] == list(range(3, 10))
+    assert all(problem["remedy"] for problem in data["problems"])
+
+
+def test_check_of_a_good_manifest(folder: Path) -> None:
+    """Exit 0; pictures given as URL are said to be unchecked."""
+    path = manifest(folder / "m.jsonl", [*jobs(1), {"subject_images": ["https://example.com/x.png"]}])
+
+    said = call("check", path, cwd=folder)
+
+    assert (said.code, said.out) == (0, "")
+    assert "1 picture given as URL not looked at" in said.err
+
+
+def test_create_get_list_wait(folder: Path, service: Any) -> None:
+    """One task through all commands, by both of its ids, read as JSON."""
+    created = call(
+        "create", "-s", "a.png", "-p", "x", "-n", "2", "--external-id", "mine-1", cwd=folder, env=service.env
+    )
+    task_id = created.out.strip()
+    got = call("get", "mine-1", "--json", cwd=folder, env=service.env).json()
+    listed = call("list", "--json", cwd=folder, env=service.env).json()
+    waited = call("wait", task_id, "-o", "out", "--json", cwd=folder, env=service.env).json()
+    shown = call("list", "--all", cwd=folder, env=service.env)
+
+    assert created.code == 0
+    assert got["task_id"] == task_id == listed[0]["task_id"] == waited["task_id"]
+    assert waited["status"] == "succeed"
+    assert len(waited["files"]) == 2
+    assert all((folder / file).is_file() for file in waited["files"])
+    assert task_id in shown.out
+
+
+def test_create_can_wait_and_save(folder: Path, service: Any) -> None:
+    """With -o the pictures are there when the command ends."""
+    said = call("create", "-s", "a.png", "-o", "out", "--json", cwd=folder, env=service.env)
+
+    assert said.code == 0
+    assert (folder / said.json()["files"][0]).is_file()
+
+
+def test_a_dry_run_shows_the_request_without_key_or_picture(folder: Path) -> None:
+    """Nothing is sent, and base64 is elided."""
+    said = call(
+        "create",
+        "-s",
+        "a.png",
+        "--style",
+        "https://example.com/s.png",
+        "-p",
+        "é",
+        "--dry-run",
+        "--json",
+        cwd=folder,
+    )
+
+    request = said.json()
+    assert said.code == 0
+    assert request["url"].endswith("/v1/images/multi-image2image")
+    assert request["body"]["prompt"] == "é"
+    assert request["body"]["subject_image_list"][0]["subject_image"].startswith(
+        "(base64 of a.png: png 320x320"
+    )
+    assert request["body"]["style_image"] == "https://example.com/s.png"
+    assert request["headers"]["Authorization"] == "Bearer (elided)"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["create", "-p", "x"], 2, "subject_images"),
+        (["create", "-s", "none.png"], 2, "no file"),
+        (["create", "-s", "a.png", "-n", "10"], 2, "10"),
+        (["create", "-s", "a.png", "--aspect-ratio", "5:4"], 2, "5:4"),
+        (["create", "-s", "a.png", "--external-id", "a/b"], 2, "external_task_id"),
+        (["create", "-s", "a.png", "--extra", "{"], 2, "extra"),
+        (["create", "-s", "a.png", "-p", "[[refuse]]"], 1, "code 1301"),
+        (["create", "-s", "a.png", "-p", "[[risk]]", "--wait"], 1, "risk control"),
+        (["get", "no-such-task"], 1, "no-such-task"),
+        (["wait", "no-such-task"], 1, "no-such-task"),
+        (["list", "--page-size", "501"], 2, "501"),
+        (["get", "x", "--base-url", "ftp://x"], 3, "https://"),
+        (["get", "x", "--base-url", "http://127.0.0.1:9"], 5, "127.0.0.1"),
+    ],
+)
+def test_what_goes_wrong_has_its_exit_code(
+    folder: Path, service: Any, words: list[str], code: int, told: str
+) -> None:
+    """And one plain message, without a traceback."""
+    said = call(*words, cwd=folder, env=service.env)
+
+    assert said.code == code, said.err
+    assert told in said.err
+    assert "Traceback" not in said.err
+
+
+def test_errors_are_data_too_for_who_reads_json(folder: Path, service: Any) -> None:
+    """Type, code, message and request id."""
+    said = call("create", "-s", "a.png", "-p", "[[refuse]]", "--json", cwd=folder, env=service.env)
+
+    error = said.json()["error"]
+    assert (error["type"], error["code"]) == ("ContentRefusal", 1301)
+    assert error["request_id"]
+
+
+def test_dotenv_fills_in_what_the_environment_does_not_say(folder: Path, service: Any) -> None:
+    """The command line reads `.env` here; another key in the real environment keeps its credentials out."""
+    lines = [f"{name}='{value}'" for name, value in service.env.items()]
+    (folder / ".env").write_text("\n".join([*lines, "PATH=/nowhere"]))
+
+    alone = call("list", "--json", cwd=folder)
+    beside = call(
+        "list",
+        "--json",
+        cwd=folder,
+        env={"KLING_ACCESS_KEY": "a-key-of-nobody", "KLING_SECRET_KEY": "s" * 32},
+    )
+
+    assert alone.code == 0, alone.err
+    assert beside.code == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are another thing there")
+def test_the_emulator_serves_until_it_is_interrupted(folder: Path) -> None:
+    """Its address and keys are data; with chaos it misbehaves as told; Ctrl-C is its natural end."""
+    words = [*COMMAND, "emulator", "--json", "--speed", "instant", "--paint", "stamp", "--chaos", "1303:x1"]
+    served = subprocess.Popen(
+        words, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert served.stdout is not None
+    told = json.loads(served.stdout.readline())
+
+    said = call(
+        "create",
+        "-s",
+        "a.png",
+        cwd=folder,
+        env={"KLING_BASE_URL": told["url"], "KLING_API_KEY": told["api_key"]},
+    )
+    served.send_signal(signal.SIGINT)
+    _, talk = served.communicate(timeout=20)
+
+    assert (said.code, served.returncode) == (0, 0)
+    assert "EMULATED" in talk
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--host", "0.0.0.0"], "loopback"),
+        (["--chaos", "nonsense"], "nonsense"),
+        (["--speed", "fast"], "fast"),
+    ],
+)
+def test_an_emulator_that_cannot_be_set_up_so(tmp_path: Path, words: list[str], told: str) -> None:
+    """Exit 3 naming what is wrong."""
+    said = call("emulator", *words, cwd=tmp_path)
+
+    assert said.code == 3
+    assert told in said.err
