@@ -17,7 +17,7 @@ import anyio
 import pytest
 from socket_kit import client, creates, job, leaves_nothing, logged, until
 
-from kling_async import Failed, MultiImage, Skipped, Succeeded, TaskTimeout
+from kling_async import Failed, MultiImage, Skipped, Succeeded
 from kling_async.emulator import Emulator, Fault
 from kling_async.errors import (
     BatchStopped,
@@ -30,6 +30,7 @@ from kling_async.errors import (
     OutOfUnits,
     SubmissionUnknown,
     TaskFailed,
+    TaskTimeout,
 )
 
 pytestmark = pytest.mark.anyio
