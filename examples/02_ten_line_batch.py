@@ -11,7 +11,7 @@ import asyncio
 from itertools import product
 from pathlib import Path
 
-from kling_async import Failed, Kling, MultiImage, Succeeded
+from kling_async import Failed, Kling, MultiImage, Skipped, Succeeded
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -34,6 +34,8 @@ async def main() -> None:
                     print(key, *(path.name for path in files))
                 case Failed(key=key, error=error):
                     print(key, "failed:", error)
+                case Skipped(key=key, reason=reason):
+                    print(key, "skipped:", reason)
         busy = batch.statistics().slot_utilisation
     print(f"slots were busy for {busy or 0:.0%} of the time")
 

@@ -114,7 +114,7 @@ class Creation:
                 raise
             if isinstance(result, Tracked):
                 return result
-            if self._link.stopped is result:
+            if self._link.stopped is not None and judge(result) is Verdict.ACCOUNT_STOP:
                 raise TurnstileClosed(result)
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)

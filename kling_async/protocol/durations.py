@@ -42,10 +42,10 @@ class Durations:
     __slots__ = (
         "_first_look",
         "_late",
+        "_learn_at",
         "_mean",
         "_pauses",
         "_seen",
-        "_stale",
         "_start",
         "_step",
         "_typical",
@@ -57,7 +57,7 @@ class Durations:
         self._weights = [0.0] * _BINS
         self._step = 1.0
         self._seen = 0
-        self._stale = False
+        self._learn_at = 1
         self._typical: float | None = None
         self._mean: float | None = None
         self._start = first_look
@@ -74,8 +74,9 @@ class Durations:
         self._step *= _GROWTH
         self._seen += 1
         # Reading the bins costs as much as hundreds of observations, so it is done seldom once much is known.
-        if self._seen < 50 or self._seen % 50 == 0:
+        if self._seen >= self._learn_at:
             self._learn()
+            self._learn_at = self._seen + max(1, min(self._seen // 8, 100))
         if self._step > _HEAVIEST:
             self._weights = [weight / self._step for weight in self._weights]
             self._step = 1.0

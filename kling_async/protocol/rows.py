@@ -44,14 +44,20 @@ def job_from_row(row: object, base: Path | None = None) -> MultiImage:
         if short not in _NAMES:
             near = get_close_matches(str(name)[:80], [*_NAMES, *_WIRE_NAMES], n=1)
             remedy = f"did you mean {near[0]!r}?" if near else "remove it, or put it into extra"
-            raise InvalidJob.because(str(name)[:80], "a known field", "an unknown one", remedy)
+            raise InvalidJob.because(_shown(str(name)[:80]), "a known field", "an unknown one", remedy)
+        if value is None or (value == "" and short in _EMPTY_IS_ABSENT):
+            continue
         if short in fields:
-            raise InvalidJob.because(short, "one value", f"two, as {short} and as {name}", "keep one of them")
-        if value is not None and not (value == "" and short in _EMPTY_IS_ABSENT):
-            fields[short] = _READERS.get(short, _as_is)(value, base)
+            names = " and ".join(each for each in row if _WIRE_NAMES.get(each, each) == short)
+            raise InvalidJob.because(short, "one value", f"two, as {names}", "keep one of them")
+        fields[short] = _READERS.get(short, _as_is)(value, base)
     if "subject_images" not in fields:
         raise InvalidJob.because("subject_images", "1 to 4 pictures", "none", "name at least one picture")
     return MultiImage(**fields)
+
+
+def _shown(name: str) -> str:
+    return name if name.strip() and name.isprintable() else repr(name)
 
 
 def _as_is(value: Any, _: Path | None) -> Any:

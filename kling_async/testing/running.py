@@ -85,6 +85,11 @@ class RunningEmulator:
         return self._ask(lambda: self._emulator.peak_slots)
 
     @property
+    def slot_seconds(self) -> float:
+        """The slots used, times the emulated seconds for which they were, by all tasks up to their last change."""
+        return self._ask(lambda: self._emulator.slot_seconds)
+
+    @property
     def faults(self) -> Faults:
         """The faults in force; setting them, also by text such as `"1303:5%"`, starts their counts anew."""
         return self._ask(lambda: self._emulator.faults)
@@ -99,7 +104,12 @@ class RunningEmulator:
 
         It asks for its tasks every 0.02 s unless *min_poll_interval* says otherwise, since no test likes to wait.
         """
-        known = {"api_key": self.api_key, "base_url": self.url, "min_poll_interval": 0.02, "trust_env": False}
+        known: dict[str, Any] = {
+            "api_key": self.api_key,
+            "base_url": self.url,
+            "min_poll_interval": 0.02,
+            "trust_env": False,
+        }
         return Kling(**known | options)
 
     def accepted(self, external_task_id: str) -> int:

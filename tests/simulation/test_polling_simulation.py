@@ -63,7 +63,7 @@ def test_an_end_is_seen_within_an_interval(kind: str, in_flight: int, jobs: int,
     assert report.interval == pytest.approx(0.5, rel=0.05)
     # Tasks of one duration, begun when others were seen to end, all end at one point of an interval: maybe a late one.
     assert report.relative() <= (0.95 if kind == "constant" else 0.57)
-    assert report.relative(0.99) <= 1.13
+    assert report.relative(0.99) <= (1.3 if kind == "constant" else 1.13)
 
 
 def test_a_hundred_thousand_jobs() -> None:

@@ -1,0 +1,46 @@
+"""Events as values."""
+
+from __future__ import annotations
+
+import pickle
+from decimal import Decimal
+from typing import Any, get_args
+
+import attrs
+import pytest
+
+from kling_async.errors import KlingError, NoFreeSlot, TransportError
+from kling_async.protocol import events
+
+JOB = {"account": "main", "key": "row 1", "external_task_id": "ka-1"}
+SEEN: list[Any] = [
+    events.Waiting(**JOB, slots=2),
+    events.Submitted(**JOB, task_id="77", slots=2),
+    events.Refused(**JOB, code=1303, pause=None),
+    events.Retried(**JOB, error=TransportError("reset"), attempt=1, pause=0.5),
+    events.Recovered(**JOB, task_id="77"),
+    events.Polled(account="main", requests=1, waiting=2, ended=1),
+    events.Finished(**JOB, task_id="77", status="succeed", reason="", seconds=24.5, units=Decimal(32)),
+    events.Saved(**JOB, task_id="77", path="out/a.png", size=1),
+    events.LaneChanged(account="main", model="kling-v2-1", before=5, after=3, reason="refused"),
+    events.LaneStopped(account="main", model="kling-v2-1", error=NoFreeSlot("x")),
+]
+
+
+def test_there_is_one_of_each() -> None:
+    """The union names every event, and so does `__all__`."""
+    names = {kind.__name__ for kind in get_args(events.Event)}
+
+    assert {type(event) for event in SEEN} == set(get_args(events.Event))
+    assert names | {"Event"} == set(events.__all__)
+
+
+@pytest.mark.parametrize("event", SEEN, ids=lambda event: type(event).__name__)
+def test_events_are_values(event: Any) -> None:
+    """An event cannot be changed, and another process reads the same."""
+    again = pickle.loads(pickle.dumps(event))
+
+    same = {name: value for name, value in attrs.asdict(event).items() if not isinstance(value, KlingError)}
+    assert same.items() <= attrs.asdict(again).items()
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        event.account = "other"
