@@ -127,6 +127,9 @@ class Creation:
         # Also who would queue again: at a stopped lane that is for ever.
         return self._ticket.queued or judge(error) is Verdict.ACCOUNT_STOP
 
+    def _account_is_stopped(self, error: KlingError) -> bool:
+        return self._link.stopped is not None and judge(error) is Verdict.ACCOUNT_STOP
+
     def _is_stalled(self) -> bool:
         if self._rules.retries == 0 and not self._rules.persistent:
             return True
