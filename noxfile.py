@@ -123,6 +123,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def docs(session: nox.Session) -> None:
-    """Write the tables of docs/ anew from the code."""
-    session.install(".")
+    """Write those parts of docs/ anew that come from the program: the tables and the picture."""
+    session.install(".[cli]")
     session.run("python", "docs/tables.py", *session.posargs, env=INSTALLED)
+    session.run("python", "docs/live_view.py", env=INSTALLED)
