@@ -41,9 +41,10 @@ class Submit:
 
 @frozen
 class Skip:
-    """There is nothing to do for the row, because of *reason*."""
+    """There is nothing to do for the row, because of *reason*; *earlier* is how it ended before."""
 
     reason: str
+    earlier: str
 
 
 @frozen
@@ -157,10 +158,10 @@ class Resumption:
         if record.state is JobState.PENDING:
             return Submit()
         if record.state is JobState.DONE:
-            return Skip("done already")
+            return Skip("done already", "succeeded")
         if record.state in FINISHED:
             message = (record.error or {}).get("message", "no reason recorded")
-            return Skip(f"failed before ({message}); 'retry' tries it again")
+            return Skip(f"failed before ({message}); 'retry' tries it again", "failed")
         attach = self._attached.pop(key, None)
         if attach is not None:
             return attach

@@ -89,7 +89,7 @@ class Engine:
             clock=self.clock, background=self.background, emitter=self.emitter, poller=self.poller
         )
         while True:
-            link = self._choose()
+            link = self._choose(rules)
             turnstile = await link.lane(order.model, rules.timeouts)
             # The client may have been closed in the meantime, and its new lanes do not know.
             self.enter()
@@ -99,8 +99,12 @@ class Engine:
             except TurnstileClosed as closed:
                 _log.info("account %s takes no more jobs: %s", link.name, closed.error)
 
-    def _choose(self) -> Link:
+    def _choose(self, rules: Rules) -> Link:
         """Choose the account of which least is asked; raises the trouble of the first if none takes jobs."""
+        if not rules.persistent:
+            # A batch ends with that trouble and is run again; a web app stays up.
+            for link in self.links:
+                link.relent()
         working = [link for link in self.links if link.stopped is None]
         if working:
             return min(working, key=lambda link: link.load)
@@ -108,6 +112,11 @@ class Engine:
         assert trouble is not None
         # A copy each time: an error that is raised again and again would keep the frames of all who ever got it.
         raise copy(trouble) from trouble.__cause__
+
+    def resume(self) -> None:
+        """Try again all accounts that could take no jobs, since somebody begins anew."""
+        for link in self.links:
+            link.resume()
 
     def dismiss(self, party: Party, error: KlingError) -> None:
         """Send away everybody of *party* who waits for slots, now and later, with *error*; creates under way go on."""

@@ -262,4 +262,7 @@ class MultiImage:
 def _identity(source: ImageSource) -> str:
     if source.data is not None:
         return hashlib.sha256(source.data).hexdigest()
-    return source.url or (source.path.as_posix() if source.path else source.describe())
+    if source.image is not None:
+        pixels: bytes = source.image.tobytes()  # type: ignore[attr-defined]  # a PIL image, which the core never imports
+        return f"{source.describe()} {hashlib.sha256(pixels).hexdigest()}"
+    return source.url or (source.path.as_posix() if source.path else "")
