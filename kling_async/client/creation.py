@@ -116,11 +116,16 @@ class Creation:
                 raise
             if isinstance(result, Tracked):
                 return result
-            if self._link.stopped is result:
-                raise TurnstileClosed(result)
+            if self._link.stopped is not None and self._is_turned_away(result):
+                self._turnstile.leave(self._ticket)
+                raise TurnstileClosed(self._link.stopped)
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)
                 raise result
+
+    def _is_turned_away(self, error: KlingError) -> bool:
+        # Also who would queue again: at a stopped lane that is for ever.
+        return self._ticket.queued or judge(error) is Verdict.ACCOUNT_STOP
 
     def _is_stalled(self) -> bool:
         if self._rules.retries == 0 and not self._rules.persistent:

@@ -36,6 +36,8 @@ _log = logging.getLogger("kling_async")
 
 # Times that a success without all its pictures is asked for again (faults.md T04), in steps of twice the settle time.
 _LATE_LOOKS = 3
+# One refusal of the credentials may be a slip of the service; this many in succession are not.
+_SHUT_OUT = 2
 
 
 @define(eq=False)
@@ -46,6 +48,8 @@ class _Desk:
     path: str
     book: PollBook
     rows: dict[str, Tracked] = field(factory=dict)
+    # Answers in succession that the account is not let in.
+    shut_out: int = 0
 
 
 @define(eq=False)
@@ -166,6 +170,7 @@ class Poller:
         except KlingError as error:
             self._no_answer(desk, asked, error)
         else:
+            desk.shut_out = 0
             if desk.book.saw_task(asked, task.ended, self._clock.now(), seconds=_seconds(task)):
                 ended = self._end(desk, asked, task)
             elif asked in desk.rows:
@@ -190,8 +195,10 @@ class Poller:
             return
         # Without a code it is the page of a gateway, which knows nothing of the account.
         if isinstance(error, AuthError | AccountError) and error.code:
-            self._give_up(desk, error)
-            return
+            desk.shut_out += 1
+            if desk.shut_out >= _SHUT_OUT:
+                self._give_up(desk, error)
+                return
         _log.debug("no answer about %s: %s", asked, error)
         wish = error.retry_after if isinstance(error, ApiError) else None
         desk.book.no_answer(
@@ -221,6 +228,7 @@ class Poller:
             except KlingError as error:
                 self._no_answer(desk, page, error)
                 continue
+            desk.shut_out = 0
             seen = desk.book.saw_page(page, glances, self._clock.now())
             for task_id in seen.ended:
                 ended += self._end(desk, task_id, read_task(entries[task_id], request_id=envelope.request_id))
