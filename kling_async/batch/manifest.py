@@ -69,7 +69,8 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
     a folder, not readable or of an unknown kind; an empty file has no rows.
     """
     records = raw_records(path)
-    return _rows(records, path.parent)
+    # Absolute, since a job is known by its pictures' paths: it must be the same one wherever the command is called.
+    return _rows(records, path.parent.resolve())
 
 
 def raw_records(path: Path) -> Iterator[Record]:

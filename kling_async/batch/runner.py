@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
+from kling_async._crash import crash_point
 from kling_async.batch.counts import Counts
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.harvest import Crop, Harvest
@@ -73,6 +74,7 @@ class Runner:
     _name: str = field(init=False)
     _scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
     _stopping: bool = field(default=False, init=False)
+    _dismissed: bool = field(default=False, init=False)
     _workers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
     _open: int = field(default=0, init=False)
@@ -162,11 +164,15 @@ class Runner:
 
     def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
-        self.error = self.error or error
-        if not self._stopping:
-            self._stopping = True
+        if not self._dismissed:
+            self._dismissed = True
+            self._take_no_more(error)
             self._engine.dismiss(self._party, BatchStopped("the batch was stopped before this job was sent"))
-            self._room.set()
+
+    def _take_no_more(self, error: Exception | None) -> None:
+        self.error = self.error or error
+        self._stopping = True
+        self._room.set()
 
     def cancel(self) -> None:
         """Leave at once; tasks that run at the service go on."""
@@ -215,6 +221,7 @@ class Runner:
                 return None
             if entry is not None:
                 self._count_in()
+                crash_point("after-row")
                 return entry
             self.counts.complete = True
             self._take_leftovers()
@@ -290,7 +297,10 @@ class Runner:
             self._fail(entry, error)
             return
         # Not this job's trouble but the account's, the service's or ours: the job stays undone.
-        if not isinstance(error, BatchStopped) or isinstance(error, BudgetSpent):
+        if isinstance(error, BudgetSpent):
+            # What is within the budget and waits for slots is still sent.
+            self._take_no_more(error)
+        elif not isinstance(error, BatchStopped):
             self.stop(error)
         self.counts.dropped += 1
         self._open -= 1

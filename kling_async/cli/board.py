@@ -155,11 +155,6 @@ class Board:
             )
             self._failures.append(Failure(key=outcome.key, message=str(error), short=short))
 
-    @property
-    def left_running(self) -> list[str]:
-        """The task ids of what runs at the service at this moment."""
-        return [job.task_id for job in self._jobs.values() if job.task_id and job.status != "saving"]
-
     def snapshot(self, statistics: Statistics) -> Snapshot:
         """Return where the run stands."""
         now = self._clock()

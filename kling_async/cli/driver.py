@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from kling_async.batch.batch import Batch
 from kling_async.batch.manifest import BadRow, Row
-from kling_async.batch.outcomes import Failed, Outcome
+from kling_async.batch.outcomes import Failed, Outcome, Skipped
 from kling_async.batch.statistics import Statistics
 from kling_async.cli.board import Board
 from kling_async.cli.interrupts import Interruption, two_stages
@@ -33,8 +33,10 @@ class Orders:
     rows: Iterable[Row | BadRow]
     out: Path
     resume: str
+    journal: Path | None = None
     budget: int | None = None
     in_order: bool = False
+    update: bool = False
 
 
 @frozen(kw_only=True)
@@ -45,6 +47,7 @@ class Ending:
     error: KlingError | None
     interruption: Interruption
     failed: tuple[Failed, ...] = ()
+    failed_before: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -53,7 +56,7 @@ class Ending:
             return self.interruption.exit_code
         if self.error is not None:
             return exit_code(self.error)
-        return SOME_FAILED if self.statistics.failed else 0
+        return SOME_FAILED if self.statistics.failed or self.failed_before else 0
 
 
 @define(eq=False)
@@ -68,6 +71,7 @@ class _Drive:
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
     error: KlingError | None = None
     failed: list[Failed] = field(factory=list)
+    failed_before: int = 0
 
     async def collect(self) -> None:
         try:
@@ -80,6 +84,9 @@ class _Drive:
         self.board.end(outcome)
         if isinstance(outcome, Failed) and len(self.failed) < _SHOWN_IDS:
             self.failed.append(outcome)
+        # Rows that an earlier run has done are skipped as well; only these were not.
+        if isinstance(outcome, Skipped) and outcome.reason.startswith("failed before"):
+            self.failed_before += 1
 
     async def show(self) -> None:
         while True:
@@ -90,18 +97,16 @@ class _Drive:
         running = self.batch.statistics().in_flight
         self.batch.stop()
         self.voice.warn(
-            f"stopping: nothing more is sent, {running} running and paid for are collected; again to leave at once"
+            f"stopping: nothing more is sent, {running} running are paid for and collected; again to leave at once"
         )
         self.voice.say(f"resume: {self.orders.resume}")
 
     def leave(self) -> None:
-        ids = self.board.left_running
-        if ids:
-            named = " ".join(ids[:_SHOWN_IDS]) + (" …" if len(ids) > _SHOWN_IDS else "")
-            self.voice.warn(
-                f"leaving: {len(ids)} run on at the service and will be charged; "
-                f"get them: kling-async wait -o {self.orders.out} {named}"
-            )
+        running = self.batch.statistics().in_flight
+        self.voice.warn(
+            f"leaving: {running} run on at the service and are in the journal; the same command collects them: "
+            f"{self.orders.resume}"
+        )
         self.scope.cancel()
 
 
@@ -119,7 +124,14 @@ async def drive(
 
     Errors that stop the batch are in the result, not raised.
     """
-    batch = kling.batch(orders.rows, out=orders.out, budget=orders.budget, in_order=orders.in_order)
+    batch = kling.batch(
+        orders.rows,
+        out=orders.out,
+        journal=orders.journal,
+        budget=orders.budget,
+        in_order=orders.in_order,
+        update=orders.update,
+    )
     run = _Drive(batch, orders, board, view, voice)
     board.on_note = view.note
     view.start()
@@ -141,6 +153,7 @@ async def drive(
         error=run.error,
         interruption=interruption,
         failed=tuple(run.failed),
+        failed_before=run.failed_before,
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from attrs import define
 
 from kling_async.batch.manifest import key_of, raw_records
+from kling_async.cli.earlier import open_states
 from kling_async.cli.money import dollars, plural
-from kling_async.cli.resume import Earlier
 from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MOST_IMAGES, MultiImage
 
@@ -18,13 +18,23 @@ __all__ = ["Estimate", "estimate"]
 
 @define(kw_only=True)
 class Estimate:
-    """Rows of a manifest: all, *done* earlier, *held* back, and to *do* with the pictures these ask for at most."""
+    """
+    The rows of a manifest: *done*, *failed* or *running* since an earlier run, and *todo*.
 
-    rows: int = 0
+    *images* is what the rows to do ask for at most; *running_images* is paid for already.
+    """
+
     done: int = 0
-    held: int = 0
-    do: int = 0
+    failed: int = 0
+    running: int = 0
+    todo: int = 0
     images: int = 0
+    running_images: int = 0
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return self.done + self.failed + self.running + self.todo
 
     @property
     def units(self) -> int:
@@ -38,25 +48,28 @@ class Estimate:
 
     def work(self) -> str:
         """Say what there is to do."""
-        if not self.done and not self.held:
+        if self.todo == self.rows:
             return plural(self.rows, "job")
-        held = f", {self.held} held back" if self.held else ""
-        return f"{plural(self.rows, 'job')}, {self.done:,} done{held}, {self.do:,} to do"
+        parts = [
+            plural(self.rows, "job"),
+            f"{self.done:,} done" if self.done else "",
+            f"{self.failed:,} failed before ('retry' tries again)" if self.failed else "",
+            f"{self.running:,} running" if self.running else "",
+            f"{self.todo:,} to do",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
-def estimate(manifest: Path, earlier: Earlier) -> Estimate:
-    """Count the rows of *manifest*. A row that is bad counts as one to do and asks for nothing."""
+def estimate(manifest: Path, journal: Path | None = None) -> Estimate:
+    """Count the rows of *manifest* by what *journal* knows of them; blocks. A bad row is one to do and asks for nothing."""
     found = Estimate()
-    for number, fields in raw_records(manifest):
-        found.rows += 1
-        key, images = _key_and_images(number, fields)
-        if key in earlier.held:
-            found.held += 1
-        elif key in earlier.done:
-            found.done += 1
-        else:
-            found.do += 1
-            found.images += images
+    with open_states(journal) as states:
+        for number, fields in raw_records(manifest):
+            key, images = _key_and_images(number, fields)
+            group = states.of(key) or "todo"
+            setattr(found, group, getattr(found, group) + 1)
+            found.images += images if group == "todo" else 0
+            found.running_images += images if group == "running" else 0
     return found
 
 
@@ -71,5 +84,4 @@ def _key_and_images(number: int, fields: dict[str, object] | InvalidJob) -> tupl
 
 def _images(fields: Mapping[str, object]) -> int:
     wanted = fields.get("n", 1)
-    good = isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MOST_IMAGES
-    return int(str(wanted)) if good else 0
+    return wanted if type(wanted) is int and 1 <= wanted <= MOST_IMAGES else 0

@@ -25,6 +25,7 @@ jobs.jsonl     24 jobs of two images each; the one with {PLANNED_REFUSAL} is the
 run.py         the same in Python
 images/        what came out
 results.jsonl  a line for each job that ended
+journal.db     the state of every job; with it, the same command continues
 """
 
 _SUBJECTS = {

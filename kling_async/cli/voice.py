@@ -26,6 +26,7 @@ from kling_async.errors import (
     ConfigError,
     InArrears,
     InvalidJob,
+    JournalError,
     KlingError,
     MalformedReply,
     NoFreeSlot,
@@ -99,6 +100,8 @@ def reading_manifest() -> Iterator[None]:
     """Make what is wrong with the manifest a mistake of the call (exit 2)."""
     try:
         yield
+    except JournalError:
+        raise  # is looked into by the way, and no matter of the manifest
     except ConfigError as error:
         raise ManifestError(error.message) from error
 

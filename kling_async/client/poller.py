@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from attrs import define, evolve, field
 
+from kling_async._crash import crash_point
 from kling_async.client.background import Background
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
@@ -35,6 +36,8 @@ _log = logging.getLogger("kling_async")
 
 # Times that a success without all its pictures is asked for again (faults.md T04), in steps of twice the settle time.
 _LATE_LOOKS = 3
+# One refusal of the credentials may be a slip of the service; this many in succession are not.
+_SHUT_OUT = 2
 
 
 @define(eq=False)
@@ -45,6 +48,8 @@ class _Desk:
     path: str
     book: PollBook
     rows: dict[str, Tracked] = field(factory=dict)
+    # Answers in succession that the account is not let in.
+    shut_out: int = 0
 
 
 @define(eq=False)
@@ -165,6 +170,7 @@ class Poller:
         except KlingError as error:
             self._no_answer(desk, asked, error)
         else:
+            desk.shut_out = 0
             if desk.book.saw_task(asked, task.ended, self._clock.now(), seconds=_seconds(task)):
                 ended = self._end(desk, asked, task)
             elif asked in desk.rows:
@@ -173,6 +179,7 @@ class Poller:
 
     async def _ask(self, desk: _Desk, asked: str) -> Task:
         envelope = await desk.link.drive(exchange(find_request(desk.path, asked)), self._timeouts)
+        crash_point("mid-poll")
         task = read_task(envelope.data, request_id=envelope.request_id)
         if not task.answers(asked):
             raise _NotThisOne(f"expected task {asked}, found {task.task_id}", 200, envelope.request_id)
@@ -188,8 +195,10 @@ class Poller:
             return
         # Without a code it is the page of a gateway, which knows nothing of the account.
         if isinstance(error, AuthError | AccountError) and error.code:
-            self._give_up(desk, error)
-            return
+            desk.shut_out += 1
+            if desk.shut_out >= _SHUT_OUT:
+                self._give_up(desk, error)
+                return
         _log.debug("no answer about %s: %s", asked, error)
         wish = error.retry_after if isinstance(error, ApiError) else None
         desk.book.no_answer(
@@ -214,10 +223,12 @@ class Poller:
             try:
                 request = list_request(desk.path, page, turn.page_size)
                 envelope = await desk.link.drive(exchange(request), self._timeouts)
+                crash_point("mid-poll")
                 glances, entries = read_glances(envelope.data, request_id=envelope.request_id)
             except KlingError as error:
                 self._no_answer(desk, page, error)
                 continue
+            desk.shut_out = 0
             seen = desk.book.saw_page(page, glances, self._clock.now())
             for task_id in seen.ended:
                 ended += self._end(desk, task_id, read_task(entries[task_id], request_id=envelope.request_id))

@@ -68,10 +68,11 @@ class Tracked:
         self.ticket = None
 
     def update(self, task: Task) -> None:
-        """Take what the service said; what has ended stays as it is."""
-        if not self.over:
-            self.task = task
-            self._tell()
+        """Take what the service said; a task that has ended stays so, and its status never goes back (R10)."""
+        if self.over or (self.task is not None and task.status.rank < self.task.status.rank):
+            return
+        self.task = task
+        self._tell()
 
     def lose(self, error: KlingError) -> None:
         """Give up looking after the task because of *error*."""

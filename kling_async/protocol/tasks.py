@@ -54,6 +54,11 @@ class TaskStatus(Enum):
         """Whether the task will not change any more and holds no slot."""
         return self.name in {"SUCCEED", "FAILED"}
 
+    @property
+    def rank(self) -> int:
+        """How far a task has come; words that are not known lie between the known ones."""
+        return {"SUBMITTED": 0, "UNKNOWN": 1, "PROCESSING": 1}.get(self.name, 2)
+
 
 _SPELLINGS: Mapping[str, str] = {
     "submitted": "SUBMITTED",

@@ -72,6 +72,16 @@ def test_relative_pictures_are_relative_to_the_manifest(tmp_path: Path) -> None:
     assert row.job.subject_images[0].path == tmp_path / "dress.png"
 
 
+def test_a_job_is_the_same_one_wherever_the_manifest_is_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calling the command from another folder must not make it another job, which would be paid for again."""
+    path = write(tmp_path / "m.jsonl", json.dumps(ROW))
+    monkeypatch.chdir(tmp_path)
+
+    assert good(path)[0].job.fingerprint() == good(Path("m.jsonl"))[0].job.fingerprint()
+
+
 def test_rows_without_key_are_known_by_their_content(tmp_path: Path) -> None:
     """The same row has the same key in any order of its names, and another row another one."""
     turned = dict(reversed(list(SEED_ROW.items())))

@@ -70,34 +70,75 @@ def test_strict_sends_nothing_if_any_row_is_bad(folder: Path, service: Any) -> N
 
 
 def test_running_again_continues(folder: Path, service: Any) -> None:
-    """What succeeded is not sent again; what failed and what is new is."""
+    """What ended is not sent again, from whatever folder the command is called; `retry` sends what failed."""
     path = manifest(folder / "m.jsonl", [*jobs(3), {"key": "late", "subject_images": ["late.png"]}])
     first = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
     (folder / "late.png").write_bytes((folder / "a.png").read_bytes())
 
-    again = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
-    nothing = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    again = call("run", "../m.jsonl", "-o", ".", "--yes", cwd=folder / "out", env=service.env)
+    retried = call("retry", "out", "--yes", cwd=folder, env=service.env)
+    nothing = call("run", path, "-o", "out", "--yes", "--json", cwd=folder, env=service.env)
 
-    assert (first.code, again.code, nothing.code) == (1, 0, 0)
-    assert "4 jobs, 3 done, 1 to do" in again.err
-    assert "4 jobs, 4 done, 0 to do" in nothing.err
+    assert (first.code, again.code, retried.code, nothing.code) == (1, 1, 0, 0)
+    assert "4 jobs, 3 done, 1 failed before ('retry' tries again), 0 to do" in again.err
+    assert "kling-async retry" in again.err
+    assert nothing.json()["skipped"] == 4
     assert service.creates == 4
 
 
-def test_what_may_be_paid_for_is_held_back(folder: Path, service: Any) -> None:
-    """A task that timed out may still cost: its row is named and not sent again; a half line before is mended."""
+def test_a_row_that_changed_is_an_error_unless_it_is_updated(folder: Path, service: Any) -> None:
+    """Nothing is paid for by a slip of the pen."""
     path = manifest(folder / "m.jsonl", jobs(2))
-    (folder / "out").mkdir()
-    line = {"key": "k0", "status": "failed", "task_id": "77", "error": {"type": "TaskTimeout"}}
-    (folder / "out/results.jsonl").write_text(json.dumps(line) + '\n{"key": "k1", "sta')
+    call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    manifest(path, jobs(2, n=2))
 
-    said = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    refused = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    updated = call("run", path, "-o", "out", "--yes", "--update", cwd=folder, env=service.env)
 
-    assert said.code == 0
-    assert "held back k0" in said.err
-    assert "wait 77" in said.err
-    assert service.creates == 1
-    assert json.loads((folder / "out/results.jsonl").read_text().splitlines()[-1])["key"] == "k1"
+    assert (refused.code, updated.code) == (1, 0)
+    assert "--update" in refused.err
+    assert service.creates == 4
+
+
+def test_emulated_and_real_results_never_mix(folder: Path, service: Any) -> None:
+    """A folder of the one kind is refused by the other, before anything is sent."""
+    path = manifest(folder / "m.jsonl", jobs(1))
+    emulated = call("run", path, "-o", "out", "--emulator", cwd=folder)
+
+    real = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+
+    assert (emulated.code, real.code) == (0, 3)
+    assert "found emulated ones" in real.err
+    assert service.creates == 0
+
+
+def test_status_tells_where_a_run_stands(folder: Path, service: Any) -> None:
+    """From the journal, by state and by code."""
+    rows = [*jobs(2), {"key": "no", "subject_images": ["a.png"], "prompt": "[[refuse]]"}]
+    path = manifest(folder / "m.jsonl", rows)
+    call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+
+    said = call("status", "out", "--json", cwd=folder).json()
+    none = call("status", "nowhere", cwd=folder)
+
+    assert (said["totals"], said["failures"], said["units"]) == ({"done": 2, "failed": 1}, {"1301": 1}, 32)
+    assert none.code == 3
+
+
+def test_recover_builds_a_new_journal_and_sends_nothing(folder: Path, service: Any) -> None:
+    """Then the same command finds everything done for and pays for nothing twice."""
+    path = manifest(folder / "m.jsonl", jobs(3))
+    call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    (folder / "out/journal.db").write_bytes(b"damaged beyond repair" * 100)
+
+    refused = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    recovered = call("recover", "out", "--json", cwd=folder, env=service.env)
+    again = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+
+    assert (refused.code, recovered.code, again.code) == (3, 0, 0), recovered.err
+    assert "recover" in refused.err
+    assert recovered.json()["found"] == 3
+    assert service.accepted == 3
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
@@ -175,13 +216,13 @@ def test_without_a_terminal_spending_must_be_allowed(folder: Path, service: Any)
 
 
 def test_a_spent_budget_ends_the_run(folder: Path, service: Any) -> None:
-    """Exit 4 after what fits was done, saying how to go on."""
+    """Exit 4 after what fits was done, saying how to go on; never more is sent than the budget allows."""
     path = manifest(folder / "m.jsonl", jobs(5, n=2))
 
     said = call("run", path, "-o", "out", "--budget", "70", "--json", cwd=folder, env=service.env)
 
-    assert (said.code, said.json()["succeeded"], said.json()["error"]["type"]) == (4, 2, "BudgetSpent")
-    assert service.creates == 2
+    assert (said.code, said.json()["error"]["type"]) == (4, "BudgetSpent")
+    assert service.accepted == said.json()["succeeded"] == 2
     assert "go on     kling-async run" in said.err
 
 
@@ -278,7 +319,7 @@ def test_the_second_signal_leaves_and_names_what_runs_on(folder: Path, slow_serv
     _, said = run.communicate(timeout=40)
 
     assert run.returncode == 130
-    assert "kling-async wait -o out" in said
+    assert "run on at the service and are in the journal" in said
     assert "Traceback" not in said
 
 

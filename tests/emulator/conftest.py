@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-
-# `emulator_kit` lies beside this file; the tests are no package.
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from emulator_kit import Caller, Opener
 
 from kling_async.emulator import Emulator

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-
-# `fault_server` is a package of the tests, which are none themselves.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from fault_server import FaultServer
 
 

@@ -1,0 +1,95 @@
+"""
+What a folder of results remembers: its journal, and the command that made it.
+
+The command is kept beside the journal so that `retry` and `recover` know the manifest, and so that emulated and real
+results never mix: a task of an emulator that is gone must not be asked of the service, nor the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import asdict, frozen
+
+from kling_async.errors import ConfigError
+from kling_async.journal.storage import Storage
+from kling_async.protocol.lifecycle import JobState
+
+__all__ = ["COMMAND", "Command", "States", "journal_of", "open_states"]
+
+COMMAND = "command.json"
+
+# How the states of the journal count for a person who runs the manifest again.
+_GROUPS = {
+    JobState.DONE: "done",
+    JobState.FAILED: "failed",
+    JobState.LOST: "failed",
+    JobState.SUBMITTING: "running",
+    JobState.UNKNOWN: "running",
+    JobState.SUBMITTED: "running",
+    JobState.SUCCEEDED: "running",
+}
+
+
+def journal_of(out: Path) -> Path:
+    """Return where the journal of the run in *out* lies unless told otherwise."""
+    return out / "journal.db"
+
+
+@frozen(kw_only=True)
+class Command:
+    """What made a folder: the *manifest*, and whether it was *emulated*."""
+
+    manifest: str
+    emulated: bool
+
+    @classmethod
+    def of(cls, out: Path) -> Command | None:
+        """Read the command of *out*; None for a folder that has none."""
+        try:
+            row = json.loads((out / COMMAND).read_bytes())
+            return cls(manifest=str(row["manifest"]), emulated=bool(row["emulated"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{out / COMMAND}: expected what made this folder, found {error}; remove the file, or use another folder"
+            ) from error
+
+    def keep(self, out: Path) -> None:
+        """Write it down in *out*; raises ConfigError where emulated and real results would mix."""
+        before = Command.of(out)
+        if before is not None and before.emulated != self.emulated:
+            kinds = ("real", "emulated") if self.emulated else ("emulated", "real")
+            raise ConfigError(
+                f"output folder: expected one of {kinds[1]} results, found {kinds[0]} ones in {out}; choose another with -o"
+            )
+        (out / COMMAND).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+
+class States:
+    """Tells of each key whether an earlier run has it: `done`, `failed`, `running`, or nothing."""
+
+    def __init__(self, storage: Storage | None) -> None:
+        self._storage = storage
+
+    def of(self, key: str) -> str:
+        """Return the group of *key*; empty for one that is to do."""
+        record = self._storage.get(key) if self._storage else None
+        return _GROUPS.get(record.state, "") if record else ""
+
+
+@contextmanager
+def open_states(journal: Path | None) -> Iterator[States]:
+    """Open *journal* to look keys up, in this thread only; one that is not there knows no key."""
+    if journal is None or not journal.exists() or not journal.stat().st_size:
+        yield States(None)
+        return
+    storage = Storage.read_only(journal)
+    try:
+        yield States(storage)
+    finally:
+        storage.close()

@@ -1,0 +1,224 @@
+"""What `run` and `retry` share: the client, the plan that is shown before anything is spent, the run, its end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from attrs import define, frozen
+
+from kling_async.cli.environment import Connection, writable_folder
+from kling_async.cli.money import dollars, duration, plural
+from kling_async.cli.voice import Voice, error_fields, reading_manifest
+
+if TYPE_CHECKING:
+    from kling_async.cli.board import Board
+    from kling_async.cli.driver import Ending
+    from kling_async.cli.estimate import Estimate
+    from kling_async.client.kling import Kling
+
+__all__ = ["Counting", "Settings", "banner", "refuse_unasked", "run_manifest", "summary"]
+
+# Seconds that the first create waits for the count of a large manifest.
+_COUNTING = 2.0
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What the caller said of a run."""
+
+    manifest: Path
+    out: Path
+    connection: Connection
+    journal: Path | None = None
+    slots: int | None = None
+    budget: int | None = None
+    emulator: bool = False
+    yes: bool = False
+    in_order: bool = False
+    update: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is to be asked before anything is spent."""
+        return not self.emulator and not self.yes and sys.stdin.isatty()
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the journal lies."""
+        return self.journal or self.out / "journal.db"
+
+    def again(self) -> str:
+        """Return the command that continues the run."""
+        words = ["kling-async", "run", str(self.manifest), "-o", str(self.out)]
+        words += ["--journal", str(self.journal)] if self.journal else []
+        words += ["--emulator"] if self.emulator else []
+        return shlex.join(words)
+
+
+def refuse_unasked(settings: Settings) -> None:
+    """Raise a usage error where money would be spent that nobody was asked about."""
+    free = settings.emulator or settings.yes or settings.budget is not None
+    if not free and not sys.stdin.isatty():
+        raise click.UsageError(
+            "expected --yes or --budget UNITS, since there is no terminal to ask on, found neither"
+        )
+    if settings.emulator and (settings.connection.base_url or settings.connection.region):
+        raise click.UsageError("expected --emulator or --base-url/--region, found both; drop one of them")
+
+
+async def run_manifest(settings: Settings, voice: Voice) -> int:
+    """Run the manifest to its end and return the exit code; raises what is found wrong before anything is sent."""
+    from kling_async.batch.manifest import read_manifest
+    from kling_async.batch.upkeep import forget_running
+    from kling_async.cli.board import Board
+    from kling_async.cli.driver import Orders, drive, monotonic
+    from kling_async.cli.earlier import Command
+    from kling_async.cli.estimate import estimate
+    from kling_async.cli.views import choose_view
+
+    with reading_manifest():
+        rows = read_manifest(settings.manifest)
+    board = Board(monotonic)
+    async with _client(settings, board) as (kling, target):
+        writable_folder(settings.out)
+        Command(manifest=str(settings.manifest.absolute()), emulated=settings.emulator).keep(settings.out)
+        if settings.emulator and settings.journal_path.exists():
+            # The emulator they ran on is gone, and they cost nothing.
+            await forget_running(settings.journal_path)
+        counting = Counting(lambda: estimate(settings.manifest, settings.journal_path), board)
+        await counting.begin(wait=settings.asks)
+        for line in (*target, *_plan(settings, counting.result)):
+            voice.say(line)
+        if settings.asks and not click.confirm("Go on?", err=True):
+            voice.say("nothing was sent")
+            return 0
+        orders = Orders(
+            rows=rows,
+            out=settings.out,
+            journal=settings.journal,
+            resume=settings.again(),
+            budget=settings.budget,
+            in_order=settings.in_order,
+            update=settings.update,
+        )
+        view = choose_view(voice, emulated=settings.emulator)
+        beside = None if counting.result else counting.count
+        ending = await drive(kling, orders, board, view, voice, beside=beside)
+    _report(settings, ending, voice)
+    return ending.exit_code
+
+
+@asynccontextmanager
+async def _client(settings: Settings, board: Board) -> AsyncIterator[tuple[Kling, list[str]]]:
+    """Open the client, on the emulator if asked for; with the lines that say where the run goes."""
+    if not settings.emulator:
+        target = settings.connection.describe(settings.slots)
+        async with settings.connection.open(slots=settings.slots, on_event=board.see) as kling:
+            yield kling, target
+        return
+    from kling_async.client.kling import Kling
+    from kling_async.emulator import Emulator
+
+    async with Emulator(slots=settings.slots or 9) as emulator:
+        slots: int | Literal["auto"] = settings.slots or "auto"
+        async with Kling(
+            base_url=emulator.url,
+            api_key=emulator.api_key,
+            slots=slots,
+            trust_env=False,
+            on_event=board.see,
+        ) as kling:
+            yield kling, banner(emulator.url)
+
+
+def banner(url: str) -> list[str]:
+    """Say, so that nobody can misread it, that what follows is emulated."""
+    return [
+        f"EMULATED: a local copy of the Kling API at {url}.",
+        "Pictures are composites made on this machine. Nothing is sent, nothing is charged.",
+    ]
+
+
+def _plan(settings: Settings, found: Estimate | None) -> list[str]:
+    work = found.work() if found else "counting the rows meanwhile"
+    cost = f"up to {found.cost()}" if found else "not counted yet"
+    free = " (emulated, nothing is charged)" if settings.emulator else ""
+    budget = f"; budget {settings.budget:,} units" if settings.budget is not None else ""
+    return [
+        f"manifest  {settings.manifest}: {work}",
+        f"output    {settings.out}",
+        f"cost      {cost}{free}{budget}",
+    ]
+
+
+@define(eq=False)
+class Counting:
+    """The count of a manifest by *work*, made in a thread; *result* is None until it is there."""
+
+    _work: Callable[[], Estimate]
+    _board: Board
+    result: Estimate | None = None
+
+    def count(self) -> None:
+        """Count, and tell the board; blocks."""
+        found = self._work()
+        self._board.total, self._board.images = found.rows, found.images + found.running_images
+        self.result = found
+
+    async def begin(self, *, wait: bool) -> None:
+        """Count for a moment, or to the end if *wait*; what is not counted then is counted beside the run."""
+        import anyio
+
+        with anyio.move_on_after(None if wait else _COUNTING), reading_manifest():
+            await anyio.to_thread.run_sync(self.count, abandon_on_cancel=True)
+
+
+def summary(ending: Ending, out: Path) -> dict[str, Any]:
+    """Return the end of a run as data."""
+    stats = ending.statistics
+    return {
+        "succeeded": stats.succeeded,
+        "failed": stats.failed,
+        "skipped": stats.skipped,
+        "failed_before": ending.failed_before,
+        "images": stats.images,
+        "units": float(stats.units),
+        "dollars": round(float(stats.units) * 0.0035, 4),
+        "seconds": round(stats.seconds, 3),
+        "slot_utilisation": stats.slot_utilisation,
+        "out": str(out),
+        "results": str(out / "results.jsonl"),
+        "error": error_fields(ending.error) if ending.error else None,
+        "interrupted": ending.interruption.signal is not None,
+        "exit_code": ending.exit_code,
+    }
+
+
+def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
+    stats = ending.statistics
+    if voice.json:
+        voice.emit(summary(ending, settings.out))
+    free = " (emulated)" if settings.emulator else ""
+    voice.say(
+        f"{plural(stats.succeeded, 'job')} done, {plural(stats.images, 'image')} in {duration(stats.seconds)}, "
+        f"{stats.failed:,} failed, {float(stats.units):,.0f} units ≈ {dollars(stats.units)}{free}",
+        bold=True,
+    )
+    if stats.skipped:
+        voice.say(
+            f"{stats.skipped - ending.failed_before:,} had been done before, {ending.failed_before:,} failed before"
+        )
+    voice.say(f"pictures  {settings.out / 'images'}")
+    voice.say(f"results   {settings.out / 'results.jsonl'}")
+    if ending.error is not None:
+        voice.warn(f"error: {ending.error}")
+    if ending.error is not None or ending.interruption.signal is not None:
+        voice.say(f"go on     {settings.again()}")
+    if stats.failed or ending.failed_before:
+        voice.say(f"failed    kling-async retry {shlex.quote(str(settings.out))}")

@@ -1,0 +1,116 @@
+"""`status`, `retry`, `recover`: a run by its journal, between runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from kling_async.batch.manifest import read_manifest
+from kling_async.batch.upkeep import Status, read_status, retry_failed
+from kling_async.cli.earlier import Command, journal_of
+from kling_async.cli.environment import Connection, connects
+from kling_async.cli.money import dollars, plural
+from kling_async.cli.run import spends
+from kling_async.cli.running import Settings, refuse_unasked, run_manifest
+from kling_async.cli.voice import Voice, finish, reading_manifest, speaks
+from kling_async.errors import ConfigError
+
+__all__ = ["recover_command", "retry_command", "status_command"]
+
+_OUT = click.argument("out", type=click.Path(path_type=Path))
+
+
+@click.command(name="status", epilog="\b\nExample:\n  kling-async status out --json | jq .totals")
+@_OUT
+@speaks
+def status_command(*, out: Path, voice: Voice) -> None:
+    """Show where the run in OUT stands, also while it runs."""
+    status = anyio.run(read_status, journal_of(out))
+    if voice.json:
+        voice.emit(_status_fields(status))
+        return
+    for state, count in status.totals.items():
+        voice.data(f"{state.value:<10} {count:>9,}")
+    for code, count in sorted(status.failures.items()):
+        voice.data(f"  failed with {code}: {count:,}")
+    voice.data(f"units      {status.units:>9,}  ≈ {dollars(status.units)}")
+    if status.expires_at is not None:
+        voice.data(f"the service deletes the first unsaved pictures on {status.expires_at:%Y-%m-%d}")
+
+
+def _status_fields(status: Status) -> dict[str, Any]:
+    return {
+        "run": status.run,
+        "totals": {state.value: count for state, count in status.totals.items()},
+        "failures": dict(status.failures),
+        "unfinished": status.unfinished,
+        "units": status.units,
+        "dollars": round(status.units * 0.0035, 4),
+        "expires_at": status.expires_at.isoformat() if status.expires_at else None,
+    }
+
+
+@click.command(
+    name="retry",
+    epilog="""\b
+Examples:
+  kling-async retry out --yes
+  kling-async retry out --code 1301 --code TaskFailed
+""",
+)
+@_OUT
+@click.option("--code", "codes", multiple=True, help="Only what failed with this code or kind of error.")
+@spends
+@speaks
+@connects
+def retry_command(*, out: Path, codes: tuple[str, ...], voice: Voice, **options: Any) -> None:
+    """Try again what failed in OUT, as new attempts, and finish the run."""
+    command = _command_of(out)
+    settings = Settings(manifest=Path(command.manifest), out=out, emulator=command.emulated, **options)
+    refuse_unasked(settings)
+    if not settings.emulator:
+        settings.connection.describe()  # what is wrong with it is told before anything changes
+    count = anyio.run(_reopen, journal_of(out), codes)
+    voice.say(f"{plural(count, 'failed job')} to try again")
+    finish(anyio.run(run_manifest, settings, voice))
+
+
+async def _reopen(journal: Path, codes: tuple[str, ...]) -> int:
+    return await retry_failed(journal, codes=codes)
+
+
+@click.command(name="recover", epilog="\b\nExample:\n  kling-async recover out && kling-async status out")
+@_OUT
+@click.option("--manifest", type=click.Path(path_type=Path), help="The run's manifest, if it has moved.")
+@speaks
+@connects
+def recover_command(*, out: Path, manifest: Path | None, connection: Connection, voice: Voice) -> None:
+    """Rebuild the lost or damaged journal of OUT from the manifest and the service's list. Submits nothing."""
+    path = manifest or Path(_command_of(out).manifest)
+
+    async def recover() -> None:
+        with reading_manifest():
+            rows = read_manifest(path)
+        async with connection.open() as kling:
+            found = await kling.recover(rows, out=out)
+        old = str(found.old_journal) if found.old_journal else None
+        if voice.json:
+            voice.emit({"found": found.found, "absent": found.absent, "old_journal": old})
+        voice.say(
+            f"{plural(found.found, 'task')} found, {plural(found.absent, 'row')} without a task; nothing was sent"
+        )
+        voice.say(f"the old journal is {old}" if old else "there was no old journal")
+
+    anyio.run(recover)
+
+
+def _command_of(out: Path) -> Command:
+    command = Command.of(out)
+    if command is None:
+        raise ConfigError(
+            f"expected the folder of a run, found no command.json in {out}; name the folder given to -o"
+        )
+    return command
