@@ -39,6 +39,13 @@ class Entry:
     committed: int = 0
     saving: bool = False
     ledger: Ledger | None = field(default=None, repr=False)
+    _fingerprint: str = field(default="", init=False, repr=False)
+
+    def fingerprint(self) -> str:
+        """Return the hash of what the job asks for, taken once."""
+        if not self._fingerprint and self.job is not None:
+            self._fingerprint = self.job.fingerprint()
+        return self._fingerprint
 
     def bytes_held(self) -> int:
         """Return how many bytes of pictures the job holds in memory."""
@@ -80,11 +87,11 @@ class _Names:
         self._seen.add(hash(key))
         return len(self._seen) > before
 
-    def name(self, position: int, job: MultiImage) -> str:
+    def name(self, entry: Entry) -> str:
         """Name a job that has no key."""
         if not self._by_content:
-            return f"{position + 1:06d}"
-        name = key = job.fingerprint()[:16]
+            return f"{entry.position + 1:06d}"
+        name = key = entry.fingerprint()[:16]
         number = 1
         while not self.is_new(key):
             number += 1
@@ -106,7 +113,9 @@ def _entry(position: int, item: object, names: _Names) -> Entry:
         )
         return Entry(position=position, key=f"{position + 1:06d}", error=error)
     if item.key is None:
-        return Entry(position=position, key=names.name(position, item), job=item)
+        entry = Entry(position=position, key="", job=item)
+        entry.key = names.name(entry)
+        return entry
     if names.is_new(item.key):
         return Entry(position=position, key=item.key, job=item)
     error = InvalidJob.because(place, "a key of its own", f"{item.key!r} again", "give every job another key")
@@ -124,5 +133,5 @@ def external_id(run: str, entry: Entry) -> str:
     if own:
         # A new attempt needs a new id; the caller's own is for the first.
         return own if not entry.attempts else f"{own[:_LONGEST_OWN]}-{entry.attempts + 1}"
-    text = "\n".join((run, entry.key, entry.job.fingerprint(), str(entry.attempts)))
+    text = "\n".join((run, entry.key, entry.fingerprint(), str(entry.attempts)))
     return f"ka-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

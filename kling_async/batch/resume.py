@@ -116,7 +116,7 @@ class Resumption:
             found = None if self._fresh else self.journal.find(entry.key)
             ledger = self._ledger(found or JobRecord(key=entry.key))
         entry.ledger = ledger
-        fingerprint = entry.job.fingerprint()
+        fingerprint = entry.fingerprint()
         if ledger.record.state is not JobState.PENDING and ledger.record.fingerprint != fingerprint:
             refusal = self._start_over(entry, ledger)
             if refusal is not None:
