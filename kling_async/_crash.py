@@ -1,7 +1,8 @@
 """
 Named places at which a test may kill the process, to prove that nothing is lost or paid twice there.
 
-Nothing happens at them otherwise. The names are those of the fault list (J00 to J09).
+Nothing happens at them otherwise, and each costs one comparison. A journal passes the name of each state it has
+committed; the other names say where they stand.
 """
 
 from __future__ import annotations

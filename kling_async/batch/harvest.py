@@ -51,13 +51,12 @@ _Ends: TypeAlias = tuple[
     MemoryObjectSendStream[tuple[Entry, Outcome]], MemoryObjectReceiveStream[tuple[Entry, Outcome]]
 ]
 
-
-def _endless_crops() -> _Crops:
-    return anyio.create_memory_object_stream[Crop](float("inf"))
-
-
-def _endless_ends() -> _Ends:
-    return anyio.create_memory_object_stream[tuple[Entry, Outcome]](float("inf"))
+_Stream: TypeAlias = (
+    MemoryObjectSendStream[Crop]
+    | MemoryObjectReceiveStream[Crop]
+    | MemoryObjectSendStream[tuple[Entry, Outcome]]
+    | MemoryObjectReceiveStream[tuple[Entry, Outcome]]
+)
 
 
 @define(eq=False)
@@ -73,14 +72,21 @@ class Harvest:
     _emitter: Emitter
     _deliver: Callable[[Entry, Outcome], None]
     journal: Journal | None = field(default=None, init=False, repr=False)
-    _crops: _Crops = field(factory=_endless_crops, init=False, repr=False)
-    _ends: _Ends = field(factory=_endless_ends, init=False, repr=False)
+    _crops: _Crops = field(init=False, repr=False)
+    _ends: _Ends = field(init=False, repr=False)
+    # Everything that must be closed in the end, also if who it was lent to never began; empty before `start()`.
+    _streams: list[_Stream] = field(factory=list, init=False, repr=False)
 
     def start(self, group: TaskGroup) -> None:
         """Start savers and scribe in *group*; they end after `close()`."""
+        self._crops = anyio.create_memory_object_stream[Crop](float("inf"))
+        self._ends = anyio.create_memory_object_stream[tuple[Entry, Outcome]](float("inf"))
+        self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
+            crops, ends = self._crops[1].clone(), self._ends[0].clone()
+            self._streams += [crops, ends]
+            group.start_soon(self._save_all, crops, ends)
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
@@ -106,8 +112,8 @@ class Harvest:
 
     def abandon(self) -> None:
         """Close everything as it is."""
-        self.close()
-        self._ends[1].close()
+        for stream in self._streams:
+            stream.close()
 
     async def _save_all(
         self,

@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, evolve, field
 
+from kling_async._crash import crash_point
 from kling_async.batch.counts import Counts
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.harvest import Crop, Harvest
@@ -220,6 +221,7 @@ class Runner:
                 return None
             if entry is not None:
                 self._count_in()
+                crash_point("after-row")
                 return entry
             self.counts.complete = True
             self._take_leftovers()

@@ -11,6 +11,7 @@ import asyncio
 
 from attrs import define, field, frozen
 
+from kling_async._crash import crash_point
 from kling_async.client.background import Background
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
@@ -104,6 +105,7 @@ class Creation:
         self._emit_waiting()
         while True:
             await self._turnstile.wait(self._ticket)
+            crash_point("after-slots")
             try:
                 result = await self._tools.background.carry(self._send())
             except asyncio.CancelledError:
@@ -114,11 +116,16 @@ class Creation:
                 raise
             if isinstance(result, Tracked):
                 return result
-            if self._link.stopped is result:
-                raise TurnstileClosed(result)
+            if self._link.stopped is not None and self._is_turned_away(result):
+                self._turnstile.leave(self._ticket)
+                raise TurnstileClosed(self._link.stopped)
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)
                 raise result
+
+    def _is_turned_away(self, error: KlingError) -> bool:
+        # Also who would queue again: at a stopped lane that is for ever.
+        return self._ticket.queued or judge(error) is Verdict.ACCOUNT_STOP
 
     def _is_stalled(self) -> bool:
         if self._rules.retries == 0 and not self._rules.persistent:

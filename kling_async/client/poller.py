@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from attrs import define, evolve, field
 
+from kling_async._crash import crash_point
 from kling_async.client.background import Background
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
@@ -178,6 +179,7 @@ class Poller:
 
     async def _ask(self, desk: _Desk, asked: str) -> Task:
         envelope = await desk.link.drive(exchange(find_request(desk.path, asked)), self._timeouts)
+        crash_point("mid-poll")
         task = read_task(envelope.data, request_id=envelope.request_id)
         if not task.answers(asked):
             raise _NotThisOne(f"expected task {asked}, found {task.task_id}", 200, envelope.request_id)
@@ -221,6 +223,7 @@ class Poller:
             try:
                 request = list_request(desk.path, page, turn.page_size)
                 envelope = await desk.link.drive(exchange(request), self._timeouts)
+                crash_point("mid-poll")
                 glances, entries = read_glances(envelope.data, request_id=envelope.request_id)
             except KlingError as error:
                 self._no_answer(desk, page, error)

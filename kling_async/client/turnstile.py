@@ -68,8 +68,8 @@ class Pass:
 
     @property
     def queued(self) -> bool:
-        """Whether the ticket waits in its lane."""
-        return self.granted is not None and not self.granted.done()
+        """Whether the ticket is in the queue, or has left it without its caller having noticed yet."""
+        return self.granted is not None
 
 
 @define(eq=False)
@@ -111,11 +111,15 @@ class Turnstile:
             ticket.abandoned = True
             self.leave(ticket)
             raise
+        ticket.granted = None
 
     def leave(self, ticket: Pass) -> None:
         """Give up *ticket* wherever it stands, as long as no create of it is under way."""
         now = self._clock.now()
         self._waiting.pop(ticket, None)
+        waiting, ticket.granted = ticket.granted, None
+        if waiting is not None and waiting.done() and not waiting.cancelled():
+            waiting.exception()  # seen, though by nobody who still waits
         if not self.lane.withdraw(ticket, now):
             self.lane.release(ticket, now)
         self._turn_soon()

@@ -22,6 +22,7 @@ import anyio
 import anyio.to_thread
 from attrs import define, field
 
+from kling_async._crash import crash_point
 from kling_async.errors import JournalError
 from kling_async.journal.storage import Storage, trouble
 from kling_async.protocol.lifecycle import JobRecord
@@ -212,8 +213,11 @@ class Journal:
             return None
         if self.failure is None:
             try:
+                crash_point("before-commit")
                 self._storage.write(write.record for write in writes)
                 self.commits += 1
+                for write in writes:
+                    crash_point(write.record.state.value)
             except JournalError as error:
                 # Later records may build on these, so nothing more is written: what is on the disk stays true.
                 self.failure = error

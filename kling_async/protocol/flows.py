@@ -210,7 +210,7 @@ def find(find_it: Request, external_task_id: str, patience: Patience) -> Flow[Ta
 
 
 def _the_one(task: Task, external_task_id: str) -> Task:
-    if task.external_task_id not in {"", external_task_id}:
+    if not task.answers(external_task_id):
         raise errors.MalformedReply(
             f"expected the task with external id {external_task_id}, found that of {task.external_task_id!r}",
             200,

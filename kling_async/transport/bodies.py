@@ -13,6 +13,7 @@ from contextlib import aclosing
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
+from kling_async._crash import crash_point
 from kling_async.errors import KlingError
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.pictures import Picture
@@ -52,6 +53,7 @@ class BodyPayload(Payload):
             await check_unchanged(tuple(part for part in self._body.parts if isinstance(part, Picture)))
             for part in self._body.parts:
                 await self._write_part(writer, part)
+            crash_point("after-post")
         except KlingError as fault:
             self.fault = fault
             raise

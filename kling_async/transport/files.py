@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from attrs import Factory, define, field, frozen
 
+from kling_async._crash import crash_point
 from kling_async.protocol.headers import PictureHeader
 from kling_async.transport.pictures import scan_file
 
@@ -107,6 +108,7 @@ class PartFile:
             header = scan_file(file, self._size, webp=True)
             check(header)
             os.fsync(file.fileno())
+            crash_point("after-fsync")
             file.close()
             final = self.folder / f"{self._stem}.{EXTENSIONS[header.format]}"
             saved = SavedFile(
@@ -118,8 +120,8 @@ class PartFile:
                 if _sha256(final) != saved.sha256:
                     raise OtherFileExists(errno.EEXIST, "another file has this name", str(final)) from None
                 self._path.unlink()
-            else:
-                _sync_folder(self.folder)
+            _sync_folder(self.folder)
+            crash_point("after-rename")
             self._ended = True
             return saved
 
@@ -152,6 +154,7 @@ def _rename_new(part: Path, final: Path) -> None:
     """Rename without replacing: a hard link fails where a name exists, which a rename does only on Windows."""
     try:
         final.hardlink_to(part)
+        crash_point("after-link")
     except FileExistsError:
         raise
     except OSError as error:

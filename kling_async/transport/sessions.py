@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import platform
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import aiohttp
 from attrs import define, field, frozen
@@ -76,24 +74,36 @@ class Session:
         """
         payload = BodyPayload(request.body) if request.body else None
         limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
-        # A listing or a look-up that is repeated does no harm, so for those *sent* needs no knowing.
         self.requests += 1
+        try:
+            return await self._exchange(
+                request, payload, token, aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect)
+            )
+        except KlingError:
+            raise
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            trouble, cause = _translated(error, payload, limit)
+        # Not raised above, where what aiohttp raised would be its context: some of that holds the request's headers.
+        raise trouble from cause
+
+    async def _exchange(
+        self, request: Request, payload: BodyPayload | None, token: str, timeout: aiohttp.ClientTimeout
+    ) -> Reply:
         url = self._url(request)
-        with _translated(payload, limit):
-            async with self._opened().request(
-                request.method,
-                url,
-                data=payload,
-                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-                allow_redirects=False,
-                # A borrowed session may be set to raise, but what a refusal means stands in its body.
-                raise_for_status=False,
-                proxy=self._connection.proxy_of(url),
-                timeout=aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect),
-            ) as response:
-                body = await _read(response, _LARGEST_LIST if request.query else _LARGEST_REPLY)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Reply(status=response.status, headers=headers, body=body)
+        async with self._opened().request(
+            request.method,
+            url,
+            data=payload,
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            allow_redirects=False,
+            # A borrowed session may be set to raise, but what a refusal means stands in its body.
+            raise_for_status=False,
+            proxy=self._connection.proxy_of(url),
+            timeout=timeout,
+        ) as response:
+            body = await _read(response, _LARGEST_LIST if request.query else _LARGEST_REPLY)
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Reply(status=response.status, headers=headers, body=body)
 
     async def aclose(self) -> None:
         """Close the session if it is ours; safe to call again."""
@@ -134,19 +144,16 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return b"".join(chunks)
 
 
-@contextmanager
-def _translated(payload: BodyPayload | None, limit: float) -> Iterator[None]:
-    """Turn what aiohttp raises into our errors; the class of its exception never decides whether the request left."""
-    try:
-        yield
-    except KlingError:
-        raise
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-        if payload is not None and payload.fault is not None:
-            raise payload.fault from None
-        # Errors with a status hold the request's headers, and with them the token, so they are not chained.
-        cause = None if isinstance(error, aiohttp.ClientResponseError) else error
-        raise _meaning(error, sent=payload is not None and payload.began, limit=limit) from cause
+def _translated(
+    error: Exception, payload: BodyPayload | None, limit: float
+) -> tuple[KlingError, Exception | None]:
+    """Return our error for what aiohttp raised, and its cause; the class never decides whether the request left."""
+    if payload is not None and payload.fault is not None:
+        return payload.fault, None
+    # A listing or a look-up that is repeated does no harm, so for those *sent* needs no knowing.
+    meaning = _meaning(error, sent=payload is not None and payload.began, limit=limit)
+    # Errors with a status hold the request's headers, and with them the token, so they are not chained.
+    return meaning, None if isinstance(error, aiohttp.ClientResponseError) else error
 
 
 def _meaning(error: Exception, *, sent: bool, limit: float) -> KlingError:

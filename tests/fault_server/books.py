@@ -12,7 +12,12 @@ __all__ = ["Books", "Entry"]
 
 @define(eq=False)
 class Entry:
-    """One request as it arrived; *status* is 0 while no answer was begun, *complete* False if its body never ended."""
+    """
+    One request as it arrived.
+
+    *status* is 0 while no answer was begun, *complete* False if its body never ended. *label* is the beginning of a
+    create's prompt, by which a test knows its job whatever ids the client has chosen.
+    """
 
     number: int
     connection: int
@@ -26,6 +31,7 @@ class Entry:
     length: int = 0
     sha256: str = ""
     external_id: str = ""
+    label: str = ""
     complete: bool = False
     accepted: str = ""
     code: int = 0
@@ -43,6 +49,7 @@ class Charge:
     units: int
     sha256: str
     at: float
+    label: str = ""
 
 
 @define(eq=False)

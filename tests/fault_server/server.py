@@ -24,6 +24,8 @@ from .wire import Head, Line, Reader, Reply, Settled, listen
 
 __all__ = ["FaultServer"]
 
+_LABEL = 40
+
 
 @define(eq=False)
 class FaultServer:
@@ -242,4 +244,5 @@ def _parse(body: Squeezer, entry: Entry, head: Head) -> tuple[Any, str]:
     if not isinstance(value, dict):
         return value, head.target
     entry.external_id = str(value.get("external_task_id") or "")
+    entry.label = str(value.get("prompt") or "")[:_LABEL]
     return value, f"{head.target} {entry.external_id} {value.get('prompt')}"

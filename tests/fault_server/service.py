@@ -39,7 +39,7 @@ class Settings:
     *slots* None: no limit. *foreign* is what other programs hold of them. *enforce* False accepts beyond the limit
     and counts it as an overrun. *lag* (seconds) and *lag_looks* hide a new task from reads by external id.
     *lives* are chosen by a text that occurs in external id or prompt, before *life*. With *fresh_links* each look at a
-    task shows links of their own; *padding* makes pictures larger.
+    task shows links of their own; *padding* makes pictures larger; with *same_pictures* they depend on the prompt alone.
     """
 
     slots: int | None = 9
@@ -55,6 +55,7 @@ class Settings:
     pack: str = "Trial-Image-1000Units-{slots}Con-1Months"
     padding: int = 0
     fresh_links: bool = False
+    same_pictures: bool = False
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], base: Settings) -> Settings:
@@ -142,8 +143,9 @@ class Service:
         marked = (body.get("watermark_info") or {}).get("enabled") is True
         life = self._life(f"{name} {body.get('prompt')}")
         task = self.tasks.add(name, n, life, now, wall, watermark=marked)
+        task.label = entry.label
         self.books.peak = max(self.books.peak, self.tasks.weight)
-        self.books.charges.append(Charge(name, task.task_id, n, UNITS * n, entry.sha256, now))
+        self.books.charges.append(Charge(name, task.task_id, n, UNITS * n, entry.sha256, now, entry.label))
         entry.accepted = task.task_id
         return self.success(json.dumps(task.created_view()).encode())
 
@@ -205,4 +207,8 @@ class Service:
 
     def _result(self, target: str) -> Reply:
         path = urlsplit(target).path
+        if self.settings.same_pictures:
+            _, _, name, number = path.split("/")
+            task = self.tasks.find(name)
+            path = f"{task.label if task else name}/{number}"
         return Reply(body=png(path, padding=self.settings.padding), content_type="image/png")

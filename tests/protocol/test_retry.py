@@ -51,7 +51,7 @@ def test_pauses_double_up_to_the_cap(attempt: int, dice: float, pause: float) ->
 @given(st.integers(1, 1000), st.floats(0, 1, exclude_max=True))
 def test_every_pause_is_between_half_a_step_and_the_cap(attempt: int, dice: float) -> None:
     """No pause is zero, and none is longer than the cap."""
-    assert 0.25 <= Pacing().pause(attempt, dice) < 20.0
+    assert 0.25 <= Pacing().pause(attempt, dice) <= 20.0
 
 
 def test_a_wish_wins() -> None:

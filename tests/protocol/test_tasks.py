@@ -132,7 +132,9 @@ def test_a_picture_without_a_keeper_says_how_to_get_one() -> None:
 
 def test_signatures_of_links_show_in_no_repr() -> None:
     """The query of a result's link is a signature, so it is left out of every repr."""
-    image = ResultImage(index=0, url="https://host/a.png?ksSecret=abc", watermark_url="https://host/w.png?k=abc")
+    image = ResultImage(
+        index=0, url="https://host/a.png?ksSecret=abc", watermark_url="https://host/w.png?k=abc"
+    )
     task = Task(task_id="t", status=TaskStatus.SUCCEED, images=(image,), raw={"url": "?ksSecret=abc"})
 
     assert "abc" not in repr(task)
@@ -156,6 +158,17 @@ def test_unwrap() -> None:
     with pytest.raises(errors.EmptyResult) as none:
         empty.unwrap()
     assert none.value.task_id == "t"
+
+
+def test_a_task_answers_to_its_ids() -> None:
+    """A task is the one that was asked for by either id; one that does not say its external id may be it."""
+    whole = Task(task_id="77", external_task_id="ka-1", status=TaskStatus.FAILED)
+    bare = Task(task_id="77", status=TaskStatus.FAILED)
+
+    assert whole.answers("77")
+    assert whole.answers("ka-1")
+    assert not whole.answers("78")
+    assert bare.answers("ka-1")
 
 
 def test_a_task_is_a_value() -> None:

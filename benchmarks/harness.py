@@ -1,0 +1,242 @@
+"""
+What all benchmarks share: a fresh process for every run, the server in another, CPU time before seconds.
+
+A benchmark module has a table of *variants*: functions that do one piece of work and return figures. Variants are run
+in turn, so that what the machine does meanwhile hits all alike, and compared by the medians of their runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from attrs import frozen
+
+__all__ = ["Figure", "Run", "Server", "Variants", "compare", "main", "measured", "median", "spread", "table"]
+
+Variants: TypeAlias = Mapping[str, Callable[[dict[str, Any]], dict[str, float]]]
+
+ROOT = Path(__file__).resolve().parent.parent
+# The client on one core and the server on the other, where there are two.
+CORES = sorted(os.sched_getaffinity(0))
+CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]
+
+
+# In the process of a run.
+
+
+def _status(name: str) -> float:
+    """Return a line of /proc/self/status, in MB."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def cpu() -> float:
+    """Return the CPU seconds of this process so far, user and system."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def resident() -> float:
+    """Return the MB that this process has in memory."""
+    return _status("VmRSS")
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Measure the block: *cpu* and *seconds*, and in MB *grown*, the peak of memory over its beginning."""
+    found: dict[str, float] = {}
+    gc.collect()
+    # Forget the peak so far (proc(5)).
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    memory, began, used = resident(), time.perf_counter(), cpu()
+    yield found
+    found["cpu"] = cpu() - used
+    found["seconds"] = time.perf_counter() - began
+    found["grown"] = _status("VmHWM") - memory
+
+
+class Lag:
+    """Notes how late the loop is, with a tick each 20 ms; figures in milliseconds."""
+
+    def start(self) -> None:
+        """Begin to tick in the running loop."""
+        self._late: list[float] = []
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + 0.02
+        self._timer = self._loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        self._late.append(1000 * (now - self._due))
+        self._due = now + 0.02
+        self._timer = self._loop.call_at(self._due, self._tick)
+
+    def stop(self) -> dict[str, float]:
+        """End ticking and return the figures."""
+        self._timer.cancel()
+        late = sorted(self._late) or [0.0]
+        return {"lag_p99": late[int(0.99 * (len(late) - 1))], "lag_max": late[-1]}
+
+
+# In the process that compares.
+
+
+class Server:
+    """The benchmark server in its own process: `with Server(slots=9) as server: server.url`."""
+
+    def __init__(self, **options: float) -> None:
+        self._options = {"core": SERVER_CORE, **options}
+
+    def __enter__(self) -> Server:
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
+        command = [sys.executable, "-m", "benchmarks.server", *words]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert self._process.stdout is not None, "its stdout is a pipe"
+        self.url = self._process.stdout.readline().strip()
+        return self
+
+    def books(self) -> dict[str, Any]:
+        """Return the server's books."""
+        with urllib.request.urlopen(f"{self.url}/books") as reply:
+            found: dict[str, Any] = json.load(reply)
+        return found
+
+    def __exit__(self, *exc: object) -> None:
+        # It ends with its stdin.
+        self._process.communicate()
+
+
+def run_child(module: str, variant: str, options: Mapping[str, Any]) -> dict[str, float]:
+    """Run one variant in a process of its own and return its figures."""
+    with tempfile.TemporaryDirectory(prefix="kling-bench-") as folder:
+        wanted = json.dumps({**options, "folder": folder})
+        command = [sys.executable, "-m", module, "--child", variant, wanted]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@frozen
+class Run:
+    """The runs of one variant: every figure by name, one number a run."""
+
+    figures: Mapping[str, Sequence[float]]
+
+    def __getitem__(self, name: str) -> float:
+        return statistics.median(self.figures[name])
+
+
+def compare(
+    module: str,
+    variants: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    repeat: int,
+    server: Mapping[str, float] | None = None,
+) -> dict[str, Run]:
+    """Run the *variants* in turn, *repeat* times, each with a server of its own if *server* has options for it."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+    for turn in range(repeat):
+        for name in variants:
+            figures = _one(module, name, options, server and {**server, "seed": turn})
+            found[name].append(figures)
+            shown = " ".join(f"{key}={value:.4g}" for key, value in figures.items())
+            print(f"  {module} {name}: {shown}", file=sys.stderr)
+    return {name: Run({key: [run[key] for run in runs] for key in runs[0]}) for name, runs in found.items()}
+
+
+def _one(
+    module: str, name: str, options: Mapping[str, Any], server: Mapping[str, float] | None
+) -> dict[str, float]:
+    if server is None:
+        return run_child(module, name, options)
+    with Server(**server) as service:
+        figures = run_child(module, name, {**options, "url": service.url})
+        books = service.books()
+    wall = max(figures.get("seconds", 1.0), 1e-9)
+    return figures | {
+        "requests": books["requests"],
+        "refused": books["refused"],
+        "utilisation": books["utilisation"],
+        "server_load": books["cpu"] / wall,
+    }
+
+
+# Figures.
+
+
+@frozen
+class Figure:
+    """One line of the table: what the goal *goal* says, what was measured, and whether it is met."""
+
+    goal: str
+    what: str
+    wanted: str
+    measured: str
+    met: bool
+
+
+def median(ours: Run, other: Run, name: str) -> float:
+    """Return the median over the turns of the ratio of a figure of two variants that ran in turn."""
+    return statistics.median(_ratios(ours, other, name))
+
+
+def spread(ours: Run, other: Run, name: str) -> str:
+    """Say the ratio of a figure of two variants: the median, and from which to which it went."""
+    found = sorted(_ratios(ours, other, name))
+    return f"{statistics.median(found):.3g} × ({found[0]:.3g}–{found[-1]:.3g})"
+
+
+def _ratios(ours: Run, other: Run, name: str) -> list[float]:
+    pairs = zip(ours.figures[name], other.figures[name], strict=True)
+    return [mine / max(theirs, 1e-12) for mine, theirs in pairs]
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Write *figures* as a table of Markdown."""
+    lines = ["| goal | what | wanted | measured | met |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {one.goal} | {one.what} | {one.wanted} | {one.measured} | {'yes' if one.met else 'no'} |"
+        for one in figures
+    ]
+    return "\n".join(lines)
+
+
+def main(module: str, variants: Variants, measure: Callable[[int], list[Figure]], *, repeat: int) -> None:
+    """Be the command line of a benchmark module: compare and print, or as a child do one variant."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--repeat", type=int, default=repeat, help="runs of each variant")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--child", nargs=2, metavar=("VARIANT", "OPTIONS"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        name, options = chosen.child
+        os.sched_setaffinity(0, {CLIENT_CORE})
+        print(json.dumps(variants[name](json.loads(options))))
+        return
+    figures = measure(chosen.repeat)
+    if chosen.json:
+        from attrs import asdict
+
+        print(json.dumps([asdict(figure) for figure in figures], indent=2, ensure_ascii=False))
+    else:
+        print(table(figures))

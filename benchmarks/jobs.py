@@ -1,0 +1,220 @@
+"""
+Whole jobs, from a row to a result in the caller's hand (S1, S2, S3, S11).
+
+Ours is a batch with everything on: typed jobs and results, lanes, retries, the poll plan, a journal. Beside it run a
+script as one writes it by hand (a semaphore, a POST, a GET each half second), and a loop that sweeps the list, without types,
+retries, limits or journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Figure, Lag, Variants, compare, main, measured, median, spread
+
+_POLL = 0.5
+_PATH = "/v1/images/multi-image2image"
+_PICTURES = ("https://example.com/woman.png", "https://example.com/dress.png")
+
+
+def _summary(found: dict[str, float], options: dict[str, Any], seen: list[float]) -> dict[str, float]:
+    assert len(seen) == options["jobs"], f"{len(seen)} of {options['jobs']} jobs came back"
+    seen.sort()
+    return found | {
+        "cpu_per_job": 1e6 * found["cpu"] / options["jobs"],
+        "delay_mean": sum(seen) / len(seen),
+        "delay_p99": seen[int(0.99 * (len(seen) - 1))],
+    }
+
+
+# Ours.
+
+
+def ours(options: dict[str, Any]) -> dict[str, float]:
+    """Run a batch with a journal."""
+    from kling_async import Kling, MultiImage, Succeeded
+
+    def jobs() -> Iterator[MultiImage]:
+        for number in range(options["jobs"]):
+            yield MultiImage(subject_images=_PICTURES, prompt=f"Wearing the dress, number {number}")
+
+    async def run(seen: list[float]) -> dict[str, float]:
+        lag = Lag()
+        kling = Kling(
+            access_key="a" * 32,
+            secret_key="s" * 32,
+            base_url=options["url"],
+            slots=options["in_flight"],
+            min_poll_interval=options.get("poll", _POLL),
+        )
+        async with kling:
+            await kling.images.multi_image.list(page_size=1)
+            lag.start()
+            with measured() as found:
+                journal = Path(options["folder"]) / "journal.db" if options.get("journal", True) else None
+                async with kling.batch(jobs(), journal=journal) as batch:
+                    async for outcome in batch:
+                        assert isinstance(outcome, Succeeded), outcome
+                        assert outcome.task.updated_at is not None
+                        seen.append(time.time() - outcome.task.updated_at.timestamp())
+            return found | lag.stop()
+
+    seen: list[float] = []
+    return _summary(asyncio.run(run(seen)), options, seen)
+
+
+# By hand.
+
+
+def _body(number: int) -> dict[str, Any]:
+    return {
+        "model_name": "kling-v2-1",
+        "prompt": f"Wearing the dress, number {number}",
+        "subject_image_list": [{"subject_image": url} for url in _PICTURES],
+        "n": 1,
+        "external_task_id": f"bench-{number}",
+    }
+
+
+def script(options: dict[str, Any]) -> dict[str, float]:
+    """Run a script as one writes it by hand: a coroutine a job."""
+    import aiohttp
+
+    async def one(
+        session: aiohttp.ClientSession, slots: asyncio.Semaphore, number: int, seen: list[float]
+    ) -> None:
+        async with slots:
+            async with session.post(options["url"] + _PATH, json=_body(number)) as reply:
+                task = (await reply.json())["data"]
+            while task["task_status"] not in {"succeed", "failed"}:
+                await asyncio.sleep(options.get("poll", _POLL))
+                async with session.get(f"{options['url']}{_PATH}/{task['task_id']}") as reply:
+                    task = (await reply.json())["data"]
+        seen.append(time.time() - task["updated_at"] / 1000)
+
+    async def run(seen: list[float]) -> dict[str, float]:
+        lag = Lag()
+        async with aiohttp.ClientSession(headers={"Authorization": "Bearer token"}) as session:
+            (await session.get(f"{options['url']}{_PATH}?pageNum=1&pageSize=1")).release()
+            lag.start()
+            with measured() as found:
+                slots = asyncio.Semaphore(options["in_flight"])
+                await asyncio.gather(*(one(session, slots, number, seen) for number in range(options["jobs"])))
+            return found | lag.stop()
+
+    seen: list[float] = []
+    return _summary(asyncio.run(run(seen)), options, seen)
+
+
+def sweep(options: dict[str, Any]) -> dict[str, float]:
+    """Run a hand-written loop that reads the list each half second and keeps a row a job."""
+    import aiohttp
+
+    async def create(
+        session: aiohttp.ClientSession, numbers: Iterator[int], slots: asyncio.Semaphore, waiting: set[str]
+    ) -> None:
+        for number in numbers:
+            await slots.acquire()
+            async with session.post(options["url"] + _PATH, json=_body(number)) as reply:
+                waiting.add((await reply.json())["data"]["task_id"])
+
+    async def look(
+        session: aiohttp.ClientSession, slots: asyncio.Semaphore, waiting: set[str], seen: list[float]
+    ) -> None:
+        page, expected = 1, len(waiting)
+        while expected > 0:
+            url = f"{options['url']}{_PATH}?pageNum={page}&pageSize=500"
+            async with session.get(url) as reply:
+                tasks = json.loads(await reply.read())["data"]
+            for task in tasks:
+                if task["task_id"] in waiting:
+                    expected -= 1
+                    if task["task_status"] in {"succeed", "failed"}:
+                        waiting.discard(task["task_id"])
+                        seen.append(time.time() - task["updated_at"] / 1000)
+                        slots.release()
+            page += 1
+            if len(tasks) < 500:
+                return
+
+    async def run(seen: list[float]) -> dict[str, float]:
+        lag = Lag()
+        async with aiohttp.ClientSession(headers={"Authorization": "Bearer token"}) as session:
+            (await session.get(f"{options['url']}{_PATH}?pageNum=1&pageSize=1")).release()
+            lag.start()
+            with measured() as found:
+                slots, waiting = asyncio.Semaphore(options["in_flight"]), set[str]()
+                numbers = iter(range(options["jobs"]))
+                creators = [
+                    asyncio.create_task(create(session, numbers, slots, waiting)) for _ in range(100)
+                ]
+                while len(seen) < options["jobs"]:
+                    await asyncio.sleep(options.get("poll", _POLL))
+                    await look(session, slots, waiting, seen)
+                await asyncio.gather(*creators)
+            return found | lag.stop()
+
+    seen: list[float] = []
+    return _summary(asyncio.run(run(seen)), options, seen)
+
+
+VARIANTS: Variants = {"ours": ours, "script": script, "sweep": sweep}
+
+
+def measure(repeat: int) -> list[Figure]:
+    """Compare at 1,000 and 5,000 in flight."""
+    figures: list[Figure] = []
+    for in_flight, jobs in ((1_000, 2_000), (5_000, 10_000)):
+        options = {"jobs": jobs, "in_flight": in_flight}
+        runs = compare(
+            "benchmarks.jobs", ("ours", "script", "sweep"), options, repeat=repeat, server={"slots": in_flight}
+        )
+        mine, hand, loop = runs["ours"], runs["script"], runs["sweep"]
+        where = f"{in_flight:,} in flight"
+        figures += [
+            Figure(
+                "S1",
+                f"client CPU a job, {where} ({mine['cpu_per_job']:.0f} µs), to the script's",
+                "≤ 0.20 ×",
+                spread(mine, hand, "cpu_per_job"),
+                median(mine, hand, "cpu_per_job") <= 0.20,
+            ),
+            Figure(
+                "S1",
+                f"the same to a hand-written sweep ({loop['cpu_per_job']:.0f} µs)",
+                "≤ 1.35 ×",
+                spread(mine, loop, "cpu_per_job"),
+                median(mine, loop, "cpu_per_job") <= 1.35,
+            ),
+            Figure(
+                "S2",
+                f"requests a job, {where} (script {hand['requests'] / jobs:.2f})",
+                "≤ 1.03",
+                f"{mine['requests'] / jobs:.3f}",
+                mine["requests"] / jobs <= 1.03,
+            ),
+            Figure(
+                "S3",
+                f"delay until an end is seen, in poll intervals, {where}: mean",
+                "≤ 0.55",
+                f"{mine['delay_mean'] / _POLL:.2f}",
+                mine["delay_mean"] <= 0.55 * _POLL,
+            ),
+            Figure(
+                "S3",
+                f"the same, p99, {where}",
+                "≤ 1.1",
+                f"{mine['delay_p99'] / _POLL:.2f}",
+                mine["delay_p99"] <= 1.1 * _POLL,
+            ),
+        ]
+    return figures
+
+
+if __name__ == "__main__":
+    main("benchmarks.jobs", VARIANTS, measure, repeat=3)

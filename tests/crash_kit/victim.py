@@ -1,0 +1,154 @@
+"""One run of a client, in a process that may be killed at any moment: `python -m crash_kit.victim '{"url": …}'`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, define, field
+
+from kling_async import Failed, Kling, MultiImage, Skipped, _crash
+from kling_async.batch.upkeep import retry_failed
+from kling_async.errors import KlingError
+from kling_async.protocol.endpoints import Timeouts
+
+__all__ = ["Order", "play"]
+
+# Short, since the service is on this machine; the settle window still spans three look-ups.
+_LIMITS = Timeouts(connect=2.0, request=2.0, settle=0.03)
+
+
+@define(kw_only=True)
+class Order:
+    """
+    What the process does.
+
+    *rows* are key, prompt and n of each job. The process kills itself when it passes the place *crash* for the *nth*
+    time. *action* is `run` (a batch), `recover`, `retry` or `create` (single creates with a client's journal);
+    *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so.
+    """
+
+    url: str
+    api_key: str
+    out: str
+    rows: list[tuple[str, str, int]]
+    action: str = "run"
+    crash: str = ""
+    nth: int = 1
+    slots: int = 4
+    options: dict[str, Any] = field(factory=dict)
+    client: dict[str, Any] = field(factory=dict)
+    drain: bool = False
+
+    def text(self) -> str:
+        """Return the order as JSON."""
+        return json.dumps(asdict(self))
+
+
+def play(order: Order) -> int:
+    """Carry out *order* and write what came of it beside the folder; 0 if nothing went wrong."""
+    if order.crash:
+        _crash.arm(_Trigger(order.crash, order.nth))
+    report: dict[str, Any] = {"error": "", "message": "", "outcomes": {}}
+    try:
+        asyncio.run(_ACTIONS[order.action](order, report))
+    except KlingError as error:
+        report["error"], report["message"] = type(error).__name__, str(error)
+    except KeyboardInterrupt:
+        report["error"] = "KeyboardInterrupt"
+    except BaseException:
+        report["error"], report["message"] = "defect", traceback.format_exc()
+    finally:
+        _crash.arm(None)
+    Path(f"{order.out}.report").write_text(json.dumps(report), encoding="utf-8")
+    return 3 if report["error"] else 0
+
+
+@define
+class _Trigger:
+    point: str
+    left: int
+
+    def __call__(self, name: str) -> None:
+        if name == self.point:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _jobs(order: Order) -> list[MultiImage]:
+    picture = "https://example.com/dress.png"
+    return [
+        MultiImage(subject_images=[picture], prompt=prompt, n=n, key=key) for key, prompt, n in order.rows
+    ]
+
+
+def _client(order: Order) -> Kling:
+    return Kling(
+        api_key=order.api_key,
+        base_url=order.url,
+        slots=order.slots,
+        timeout=_LIMITS,
+        min_poll_interval=0.01,
+        trust_env=False,
+        **order.client,
+    )
+
+
+async def _run(order: Order, report: dict[str, Any]) -> None:
+    async with _client(order) as kling, kling.batch(_jobs(order), out=order.out, **order.options) as batch:
+        if order.drain:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, batch.stop)
+        try:
+            async for outcome in batch:
+                report["outcomes"][outcome.key] = _told(outcome)
+        finally:
+            report["committed"] = batch.statistics().units_committed
+
+
+def _told(outcome: object) -> list[str]:
+    if isinstance(outcome, Failed):
+        return ["Failed", type(outcome.error).__name__, str(outcome.error)]
+    return [type(outcome).__name__, outcome.reason if isinstance(outcome, Skipped) else "", ""]
+
+
+async def _recover(order: Order, report: dict[str, Any]) -> None:
+    async with _client(order) as kling:
+        recovered = await kling.recover(_jobs(order), out=order.out)
+    report["found"], report["absent"] = recovered.found, recovered.absent
+    report["old"] = str(recovered.old_journal or "")
+
+
+async def _retry(order: Order, report: dict[str, Any]) -> None:
+    report["reopened"] = await retry_failed(Path(order.out) / "journal.db")
+
+
+async def _create(order: Order, report: dict[str, Any]) -> None:
+    """Take up what is pending, then create what was not, as a web application would at its start."""
+    async with _client(order) as kling:
+        images = kling.images.multi_image
+        for handle in await images.pending():
+            try:
+                task = await handle.wait(timeout=10)
+            except KlingError as error:
+                report["outcomes"][handle.external_task_id] = ["Failed", type(error).__name__, str(error)]
+            else:
+                report["outcomes"][handle.external_task_id] = ["Succeeded", task.task_id, ""]
+        for _, prompt, n in order.rows:
+            handle = await images.create(
+                subject_images=["https://example.com/dress.png"], prompt=prompt, n=n
+            )
+            task = await handle.wait(timeout=10)
+            report["outcomes"][handle.external_task_id] = ["Succeeded", task.task_id, ""]
+
+
+_ACTIONS = {"run": _run, "recover": _recover, "retry": _retry, "create": _create}
+
+if __name__ == "__main__":
+    sys.exit(play(Order(**json.loads(sys.argv[1]))))
