@@ -1,6 +1,5 @@
 """
-One job made as several tasks, because its *n* is more than the account can ever hold: how it is divided, what its
-parts are called, and how their tasks become one again.
+One job made as several tasks: how it is divided, what its parts are called, and how their tasks become one again.
 
 A division is known by the number of its parts alone: the same job in the same number of parts is the same division on
 every machine, so a run that was cut short finds its parts again.
@@ -18,7 +17,17 @@ from attrs import evolve, field, frozen
 from kling_async.protocol.jobs import KEY_DIVIDER, MultiImage
 from kling_async.protocol.tasks import ResultImage, Task
 
-__all__ = ["Made", "fewest_parts", "is_part", "join", "part_job", "part_key", "shares", "shown_key", "whole_key"]
+__all__ = [
+    "Made",
+    "fewest_parts",
+    "is_part",
+    "join",
+    "part_job",
+    "part_key",
+    "shares",
+    "shown_key",
+    "whole_key",
+]
 
 # What is left of a caller's own external id of 64 characters when "-9of9" and the number of an attempt are added.
 _LONGEST_OWN = 54
