@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kling_async.batch.outcomes import Failed
     from kling_async.cli.driver import Ending
     from kling_async.cli.estimate import Estimate
+    from kling_async.cli.views import View
     from kling_async.emulator import Emulator
 
 __all__ = ["demo_command"]
@@ -41,8 +42,11 @@ Examples:
 """,
 )
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("kling-demo"), required=False)
+@click.option(
+    "--svg", type=click.Path(path_type=Path), hidden=True, help="Keep a picture of the live view here."
+)
 @speaks
-def demo_command(*, folder: Path, voice: Voice) -> None:
+def demo_command(*, folder: Path, svg: Path | None, voice: Voice) -> None:
     """
     See a whole run on the local emulator: 24 jobs, 48 images, no key, nothing charged.
 
@@ -57,7 +61,7 @@ def demo_command(*, folder: Path, voice: Voice) -> None:
     made = make_folder(folder)
     if made:
         voice.say(f"made {plural(len(made), 'file')} in {folder}: reference pictures, jobs.jsonl, run.py")
-    finish(anyio.run(_demo, folder, voice))
+    finish(anyio.run(_demo, folder, svg, voice))
 
 
 def trouble(moment: float) -> int:
@@ -81,14 +85,13 @@ def emulated_service() -> Emulator:
     )
 
 
-async def _demo(folder: Path, voice: Voice) -> int:
+async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     from kling_async.batch.manifest import read_manifest
     from kling_async.batch.upkeep import forget_running
     from kling_async.cli.board import Board
     from kling_async.cli.driver import Orders, drive, monotonic
     from kling_async.cli.earlier import Command, journal_of
     from kling_async.cli.estimate import estimate
-    from kling_async.cli.views import choose_view
     from kling_async.cli.voice import reading_manifest
     from kling_async.client.kling import Kling
 
@@ -117,13 +120,24 @@ async def _demo(folder: Path, voice: Voice) -> int:
         voice.say(f"┃ manifest  {manifest}: {todo.work()}")
         voice.say(f"┃ output    {folder / 'images'}   journal  {journal_of(folder)}")
         orders = Orders(rows=rows, out=folder, resume=f"kling-async demo {folder}", budget=BUDGET)
-        ending = await drive(kling, orders, board, choose_view(voice, emulated=True, every=2.0), voice)
+        ending = await drive(kling, orders, board, _view(voice, svg), voice)
         twice = len(emulator.tasks) - ending.statistics.creates
     code = _code(ending, manifest)
     if voice.json:
         voice.emit(summary(ending, folder) | {"exit_code": code})
     _say_end(folder, ending, whole, twice=twice, voice=voice)
     return code
+
+
+def _view(voice: Voice, svg: Path | None) -> View:
+    from kling_async.cli.views import choose_view
+
+    view = choose_view(voice, emulated=True, every=2.0)
+    if svg is None:
+        return view
+    from kling_async.cli.live import Camera
+
+    return Camera(view, svg, "kling-async demo")
 
 
 def _code(ending: Ending, manifest: Path) -> int:

@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from kling_async.errors import KlingError
-
 __all__ = ["LazyGroup"]
 
 
@@ -59,11 +57,17 @@ class LazyGroup(click.Group):
         """Run the command; errors of this package end in one line and their exit code."""
         try:
             return super().invoke(ctx)
-        except KlingError as error:
-            from kling_async.cli.voice import current_voice, exit_code
-
-            current_voice(ctx).fail(error)
-            ctx.exit(exit_code(error))
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            # Late, since the errors of this package need attrs, and help does not.
+            from kling_async.cli.voice import current_voice, exit_code
+            from kling_async.errors import KlingError
+
+            if not isinstance(error, KlingError):
+                raise
+            current_voice(ctx).fail(error)
+            ctx.exit(exit_code(error))

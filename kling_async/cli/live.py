@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -12,9 +13,10 @@ from rich.text import Text
 
 from kling_async.cli.board import JobLine, Snapshot
 from kling_async.cli.money import dollars, duration
+from kling_async.cli.view import View
 from kling_async.cli.voice import Voice, colours
 
-__all__ = ["LiveView", "as_svg", "render"]
+__all__ = ["Camera", "LiveView", "as_svg", "render"]
 
 _STYLES = {"recovered": "yellow", "processing": "cyan", "saving": "green", "waiting": "dim"}
 _BAR = {"full": "━", "half": "╸", "empty": "━"}
@@ -151,7 +153,26 @@ class LiveView:
         self._console.print(Text.from_ansi(text))
 
 
-def as_svg(shot: Snapshot, *, title: str, width: int = 100, height: int = 24) -> str:
+class Camera:
+    """A view that shows as *view* does and keeps one picture, taken in the middle of the run."""
+
+    def __init__(self, view: View, path: Path, title: str) -> None:
+        self.every = view.every
+        self._view = view
+        self._path = path
+        self._title = title
+        self._taken = False
+        self.start, self.note, self.stop = view.start, view.note, view.stop
+
+    def show(self, shot: Snapshot) -> None:
+        """Show *shot*; write it as SVG if it is the first with half of the jobs done."""
+        self._view.show(shot)
+        if not self._taken and shot.total and shot.done * 2 >= shot.total:
+            self._taken = True
+            self._path.write_text(as_svg(shot, title=self._title), encoding="utf-8")
+
+
+def as_svg(shot: Snapshot, *, title: str, width: int = 100, height: int = 20) -> str:
     """Return the live view of *shot* as an SVG picture, for documents."""
     console = Console(file=io.StringIO(), record=True, width=width, height=height, force_terminal=True)
     drawn: RenderableType = render(shot, width=width, height=height, emulated=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from attrs import evolve
@@ -12,7 +13,7 @@ from rich.console import Console
 from kling_async.batch.outcomes import Failed, Skipped
 from kling_async.batch.statistics import Statistics
 from kling_async.cli.board import Board, Failure, JobLine, Snapshot
-from kling_async.cli.live import as_svg, render
+from kling_async.cli.live import Camera, as_svg, render
 from kling_async.cli.money import dollars, duration, plural
 from kling_async.cli.views import JsonView, NoView, PlainView, choose_view, plain_line
 from kling_async.cli.voice import Voice
@@ -137,6 +138,20 @@ def test_the_live_view_as_a_picture() -> None:
 
     assert svg.startswith("<svg")
     assert "emulated" in svg
+
+
+def test_the_camera_takes_one_picture_in_the_middle(tmp_path: Path) -> None:
+    """Not before half of the jobs are done, and not again."""
+    camera = Camera(NoView(), tmp_path / "view.svg", "demo")
+    camera.show(evolve(a_shot(), done=11))
+    before = (tmp_path / "view.svg").exists()
+    camera.show(evolve(a_shot(), done=12))
+    taken = (tmp_path / "view.svg").read_text(encoding="utf-8")
+    camera.show(evolve(a_shot(), done=24))
+
+    assert not before
+    assert "12/24" in taken
+    assert (tmp_path / "view.svg").read_text(encoding="utf-8") == taken
 
 
 def test_the_board_follows_a_job_from_waiting_to_its_end() -> None:
