@@ -480,6 +480,24 @@ async def test_a_batch_that_is_not_wanted_leaves_no_warning(way: str, tmp_path: 
     assert emulator.tasks == []
 
 
+async def test_a_batch_left_at_any_step_of_its_start_leaves_no_warning() -> None:
+    """However many passes of the loop a batch has had, leaving it warns of nothing and leaves nothing."""
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=3600.0, slots=50, paint="stamp") as emulator,
+        client(emulator, slots=50) as kling,
+    ):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for passes in range(20):
+                async with kling.batch(jobs(1)):
+                    for _ in range(passes):
+                        await asyncio.sleep(0)
+                gc.collect()
+
+    assert [str(each.message) for each in told] == []
+
+
 async def test_closing_the_client_first_is_told(tmp_path: Path) -> None:
     """A loop whose client is closed in the middle gets a ConfigError and not a quiet end."""
     async with leaves_nothing(), Emulator(speed=1, task_seconds=3600.0, slots=5, paint="stamp") as emulator:
