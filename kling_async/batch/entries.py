@@ -12,6 +12,8 @@ from kling_async.batch.manifest import BadRow, Row
 from kling_async.errors import InvalidJob
 from kling_async.journal.ledger import Ledger
 from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.parts import shown_key
+from kling_async.protocol.tasks import Task
 
 __all__ = ["Entry", "Input", "entries", "external_id"]
 
@@ -27,7 +29,8 @@ class Entry:
     A job of the input: *position* counts from 0, *error* is there instead of a *job* for a row that is none.
 
     *attempts* counts the tasks made for it, *committed* is what it counts against the budget, in units, *ledger* its
-    page in the journal.
+    page in the journal. A job made as several tasks has *parts* and in the end their *tasks*; a part is an entry too,
+    with its *number* from 1 and the *whole* it belongs to.
     """
 
     position: int
@@ -39,6 +42,22 @@ class Entry:
     committed: int = 0
     saving: bool = False
     ledger: Ledger | None = field(default=None, repr=False)
+    parts: tuple[Entry, ...] = field(default=(), repr=False)
+    tasks: tuple[Task, ...] = field(default=(), repr=False)
+    whole: Entry | None = field(default=None, repr=False)
+    number: int = 0
+    _fingerprint: str = field(default="", init=False, repr=False)
+
+    def fingerprint(self) -> str:
+        """Return the hash of what the job asks for, taken once."""
+        if not self._fingerprint and self.job is not None:
+            self._fingerprint = self.job.fingerprint()
+        return self._fingerprint
+
+    @property
+    def shown(self) -> str:
+        """The key as people read it."""
+        return shown_key(self.key)
 
     def bytes_held(self) -> int:
         """Return how many bytes of pictures the job holds in memory."""
@@ -80,11 +99,11 @@ class _Names:
         self._seen.add(hash(key))
         return len(self._seen) > before
 
-    def name(self, position: int, job: MultiImage) -> str:
+    def name(self, entry: Entry) -> str:
         """Name a job that has no key."""
         if not self._by_content:
-            return f"{position + 1:06d}"
-        name = key = job.fingerprint()[:16]
+            return f"{entry.position + 1:06d}"
+        name = key = entry.fingerprint()[:16]
         number = 1
         while not self.is_new(key):
             number += 1
@@ -106,7 +125,9 @@ def _entry(position: int, item: object, names: _Names) -> Entry:
         )
         return Entry(position=position, key=f"{position + 1:06d}", error=error)
     if item.key is None:
-        return Entry(position=position, key=names.name(position, item), job=item)
+        entry = Entry(position=position, key="", job=item)
+        entry.key = names.name(entry)
+        return entry
     if names.is_new(item.key):
         return Entry(position=position, key=item.key, job=item)
     error = InvalidJob.because(place, "a key of its own", f"{item.key!r} again", "give every job another key")
@@ -124,5 +145,5 @@ def external_id(run: str, entry: Entry) -> str:
     if own:
         # A new attempt needs a new id; the caller's own is for the first.
         return own if not entry.attempts else f"{own[:_LONGEST_OWN]}-{entry.attempts + 1}"
-    text = "\n".join((run, entry.key, entry.job.fingerprint(), str(entry.attempts)))
+    text = "\n".join((run, entry.key, entry.fingerprint(), str(entry.attempts)))
     return f"ka-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -26,11 +26,12 @@ from kling_async.client.results import Keeper
 from kling_async.errors import KlingError, TaskNotFound
 from kling_async.journal.journal import Journal
 from kling_async.protocol.events import Saved
-from kling_async.protocol.lifecycle import JobState, is_final
+from kling_async.protocol.lifecycle import JobRecord, JobState, is_final
 from kling_async.protocol.naming import file_stem
 from kling_async.protocol.tasks import Task
+from kling_async.protocol.verdict import Verdict, judge
 
-__all__ = ["Crop", "Harvest"]
+__all__ = ["Crop", "Harvest", "failed"]
 
 _SAVERS = 16
 
@@ -133,15 +134,7 @@ class Harvest:
                 files.append(saved.path)
                 self._tell(crop, saved.path, saved.size)
         except KlingError as error:
-            return Failed(
-                key=crop.entry.key,
-                job=crop.entry.job,
-                error=error,
-                task=crop.task,
-                attempts=crop.entry.attempts,
-                account=crop.account,
-                external_task_id=crop.entry.external_task_id,
-            )
+            return failed(crop.entry, error, crop.task, crop.account)
         return _succeeded(crop, tuple(files))
 
     def _tell(self, crop: Crop, path: Path, size: int) -> None:
@@ -197,13 +190,28 @@ def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
     if ledger is None:
         return entry.job is None
     if isinstance(outcome, Succeeded):
+        _close_parts(entry, row)
         ledger.done(row)
         return True
     assert isinstance(outcome, Failed), "what was skipped is not brought in"
-    if not is_final(ledger.record.state, outcome.error):
+    if not _is_over(ledger.record, outcome.error):
         return False
+    _close_parts(entry, row)
     ledger.failed(row, lost=isinstance(outcome.error, TaskNotFound))
     return True
+
+
+def _is_over(record: JobRecord, error: KlingError) -> bool:
+    # A job in parts is under way before the first of them is accepted, and may be refused then.
+    refused = record.divided and judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}
+    return refused or is_final(record.state, error)
+
+
+def _close_parts(entry: Entry, row: dict[str, Any]) -> None:
+    # Before the job itself, so that a crash in between leaves no part open that nobody takes up.
+    for part in entry.parts:
+        if part.ledger is not None and part.ledger.record.state is JobState.SUCCEEDED:
+            part.ledger.done({"key": row["key"], "task_id": part.ledger.record.task_id, "part": part.number})
 
 
 def _all_of(
@@ -225,4 +233,19 @@ def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
         attempts=crop.entry.attempts,
         account=crop.account,
         external_task_id=crop.entry.external_task_id,
+        parts=crop.entry.tasks,
+    )
+
+
+def failed(entry: Entry, error: KlingError, task: Task | None, account: str) -> Failed:
+    """Return the outcome of *entry* that ended with *error*."""
+    return Failed(
+        key=entry.key,
+        job=entry.job,
+        error=error,
+        task=task,
+        attempts=entry.attempts,
+        account=account,
+        external_task_id=entry.external_task_id,
+        parts=entry.tasks,
     )

@@ -15,6 +15,7 @@ import anyio
 from attrs import define, evolve, field, frozen
 
 from kling_async.batch.entries import Entry, external_id
+from kling_async.batch.options import BatchOptions
 from kling_async.batch.sinks import Folder
 from kling_async.client.engine import Engine
 from kling_async.client.link import Link
@@ -25,9 +26,11 @@ from kling_async.errors import InvalidJob, JournalError, KlingError, SubmissionU
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
+from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
+from kling_async.protocol.parts import part_job, part_key
 
-__all__ = ["Attach", "Refuse", "Resumption", "Skip", "Submit"]
+__all__ = ["Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
 
 _log = logging.getLogger("kling_async")
 
@@ -42,9 +45,10 @@ class Submit:
 
 @frozen
 class Skip:
-    """There is nothing to do for the row, because of *reason*."""
+    """There is nothing to do for the row, because of *reason*; *earlier* is how it ended before."""
 
     reason: str
+    earlier: str
 
 
 @frozen
@@ -63,7 +67,12 @@ class Attach:
     units: int = 0
 
 
-Disposition: TypeAlias = Submit | Skip | Refuse | Attach
+@frozen
+class Divide:
+    """The job is under way in parts, which are to be continued."""
+
+
+Disposition: TypeAlias = Submit | Skip | Refuse | Attach | Divide
 
 
 @define(eq=False)
@@ -73,9 +82,7 @@ class Resumption:
     journal: Journal
     _engine: Engine
     _queries: Queries
-    # Rows that changed under their key since they were done are done anew.
-    _update: bool = field(kw_only=True)
-    _budget: int | None = field(kw_only=True)
+    _options: BatchOptions = field(kw_only=True)
     # If the folder has a history and the journal is new all the same, it was lost.
     _folder: Folder | None = field(kw_only=True)
     # The journal held nothing when it was opened, so nothing need be looked up.
@@ -96,7 +103,7 @@ class Resumption:
         if self._fresh and self._folder is not None and self._folder.has_history:
             # Written down, since a run that is cut short here must not leave a journal that looks complete.
             await self.journal.mark_rebuilt()
-            if self._budget is not None:
+            if self._options.budget is not None:
                 raise JournalError(
                     f"the journal {self.journal.path} is lost, and with it what the run has spent of its budget; "
                     "'kling-async recover' finds its tasks again: then run again with the budget"
@@ -108,7 +115,7 @@ class Resumption:
                 if record.state in {JobState.SUBMITTING, JobState.UNKNOWN}:
                     await limiter.acquire()
                     group.start_soon(self._clear_up, ledger, limiter.release)
-                else:
+                elif not record.divided:
                     await self._watch(ledger)
         await self.journal.flush()
         # Not before: what was cleared up may have turned out to cost nothing.
@@ -120,7 +127,28 @@ class Resumption:
         # A journal that may lack tasks is no proof that there is none.
         if self.journal.rebuilt and isinstance(disposition, Submit):
             return await self._look(entry)
+        ledger = entry.ledger
+        if isinstance(disposition, Skip) and entry.whole is not None and ledger and ledger.record.task_id:
+            # The job needs the task of this part again, though the part itself is over.
+            await self._watch(ledger)
+            return self._attached.pop(entry.key, disposition)
         return disposition
+
+    def parts_of(self, entry: Entry) -> int | None:
+        """Say into how many parts the job of *entry* was divided; None if no part of it may have been sent."""
+        if self._fresh or entry.job is None:
+            return None
+        counts = range(1, entry.job.n + 1)
+        return next((count for count in counts if self._has_parts(entry.key, entry.job, count)), None)
+
+    def _has_parts(self, key: str, job: MultiImage, count: int) -> bool:
+        for number in range(1, count + 1):
+            page = self.journal.find(part_key(key, number, count))
+            if page is None or (page.state is JobState.PENDING and not page.attempt):
+                continue
+            if page.fingerprint == part_job(job, number, count).fingerprint():
+                return True
+        return False
 
     async def _place(self, entry: Entry) -> Disposition:
         assert entry.job is not None, "a row that is no job has no page"
@@ -129,7 +157,7 @@ class Resumption:
             found = None if self._fresh else self.journal.find(entry.key)
             ledger = self._ledger(found or JobRecord(key=entry.key))
         entry.ledger = ledger
-        fingerprint = entry.job.fingerprint()
+        fingerprint = entry.fingerprint()
         if ledger.record.state is not JobState.PENDING and ledger.record.fingerprint != fingerprint:
             refusal = await self._start_over(entry, ledger)
             if refusal is not None:
@@ -163,21 +191,25 @@ class Resumption:
 
     def left(self) -> list[tuple[str, Ledger, Attach]]:
         """Take out the tasks under way whose rows the input no longer has."""
-        rows = [(key, self._ledgers.pop(key), attach) for key, attach in self._attached.items()]
-        self._attached.clear()
-        return rows
+        attached, self._attached = self._attached, {}
+        # Without its page it is a row that was refused, because it changed while its task runs.
+        return [
+            (key, self._ledgers.pop(key), attach) for key, attach in attached.items() if key in self._ledgers
+        ]
 
     def _place_known(self, key: str, record: JobRecord) -> Disposition:
         if record.state is JobState.PENDING:
             return Submit()
         if record.state is JobState.DONE:
-            return Skip("done already")
+            return Skip("done already", "succeeded")
         if record.state in FINISHED:
             message = (record.error or {}).get("message", "no reason recorded")
-            return Skip(f"failed before ({message}); 'retry' tries it again")
+            return Skip(f"failed before ({message}); 'retry' tries it again", "failed")
         attach = self._attached.pop(key, None)
         if attach is not None:
             return attach
+        if record.divided:
+            return Divide()
         name = record.external_task_id
         if record.state in {JobState.SUBMITTED, JobState.SUCCEEDED}:
             message = f"task {name} belongs to account {record.account!r}, which this client lacks; run again with it"
@@ -190,7 +222,7 @@ class Resumption:
     async def _start_over(self, entry: Entry, ledger: Ledger) -> Refuse | None:
         """Begin a new attempt for a row that changed under its key, if that is wanted and can be."""
         finished = ledger.record.state in FINISHED
-        if finished and self._update:
+        if finished and self._options.update:
             if self._folder is not None:
                 # The new pictures will have the same names.
                 await self._folder.set_aside(ledger.record)

@@ -20,6 +20,7 @@ from kling_async.errors import ApiError, ConfigError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
 from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord
+from kling_async.protocol.parts import is_part
 from kling_async.protocol.tasks import Task
 
 __all__ = ["EARLIER", "IMAGES", "RESULTS", "RUN", "Folder", "describe_error", "result_row"]
@@ -175,7 +176,7 @@ def _write_name(file: Path, name: str) -> None:
 
 def _ended(storage: Storage) -> list[Mapping[str, Any]]:
     finished = (record for record in storage.all() if record.state in FINISHED)
-    return [record.result for record in finished if record.result]
+    return [record.result for record in finished if record.result and not is_part(record.key)]
 
 
 def _lines_of(results: Path) -> set[int]:

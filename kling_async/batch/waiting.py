@@ -36,7 +36,7 @@ class Waiting:
     _clock: Clock
     _limit: float | None
     _end: Callable[[Run, TaskTimeout | None], None]
-    # Each with the moment at which the waiting began.
+    # By identity, since the parts of one job have one position; each with the moment at which the waiting began.
     _runs: dict[int, tuple[Run, float]] = field(factory=dict, init=False)
     _changed: anyio.Event = field(factory=anyio.Event, init=False)
     _closed: bool = field(default=False, init=False)
@@ -46,7 +46,7 @@ class Waiting:
 
     def add(self, run: Run) -> None:
         """Wait for the end of *run*, which may have come already."""
-        self._runs[run.entry.position] = run, self._clock.now()
+        self._runs[id(run)] = run, self._clock.now()
         if len(self._runs) == 1:
             self._changed.set()
         if run.row.over:
@@ -58,7 +58,7 @@ class Waiting:
         """Name the jobs that wait for longest, at most *most*, with their seconds."""
         now = self._clock.now()
         runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
-        return {run.entry.key: now - run.row.since for run, _ in runs}
+        return {run.entry.shown: now - run.row.since for run, _ in runs}
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
@@ -86,7 +86,7 @@ class Waiting:
                     await self._changed.wait()
 
     def _finish(self, run: Run, error: TaskTimeout | None) -> None:
-        if self._runs.pop(run.entry.position, None) is not None:
+        if self._runs.pop(id(run), None) is not None:
             self._end(run, error)
 
 

@@ -10,16 +10,20 @@ The life of a job in a journal: which states there are, and which may follow whi
 SUBMITTING is written and durable before a create leaves, so after a crash every job that may have a task is in
 SUBMITTING, UNKNOWN, SUBMITTED or SUCCEEDED, and every other one certainly has none. A state is left only by the moves
 below; anything else is a defect, not data.
+
+A job that is made as several tasks has a page for each part, where its tasks and units stand, and one of its own,
+without a task. That one is SUBMITTED from the first part's SUBMITTING on, and DONE only after all its parts are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import fields, frozen
 
 from kling_async import errors
 from kling_async.protocol.verdict import Verdict, judge
@@ -100,12 +104,24 @@ class JobRecord:
     # Whether this record is in the journal yet; not a column.
     stored: bool = False
 
+    @property
+    def divided(self) -> bool:
+        """Whether the job is under way in parts, which have the tasks."""
+        return self.state in {JobState.SUBMITTED, JobState.SUCCEEDED} and not self.task_id
+
     def moved(self, to: JobState, **changes: Any) -> JobRecord:
         """Return the record after its move to *to*; raises `IllegalMove`."""
         came_from = self.state if self.stored else None
         if to not in _MOVES[came_from]:
             raise IllegalMove(f"{self.key}: from {came_from} to {to}")
-        return evolve(self, state=to, stored=True, **changes)
+        values = dict(zip(_FIELDS, _values_of(self), strict=True))
+        values.update(changes, state=to, stored=True)
+        return JobRecord(**values)
+
+
+# Each job moves four times or more, and this takes a third of the time of attrs' own evolve().
+_FIELDS = tuple(attribute.name for attribute in fields(JobRecord))
+_values_of = attrgetter(*_FIELDS)
 
 
 # What ends a job for good while its task exists; anything else (a wait that was too long, a download that broke, an
