@@ -74,7 +74,7 @@ class Harvest:
     journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(init=False, repr=False)
     _ends: _Ends = field(init=False, repr=False)
-    # Everything that must be closed in the end, also if who it was lent to never began; empty before `start()`.
+    # What must be closed in the end; empty before `start()`, so that a batch never begun has nothing to close.
     _streams: list[_Stream] = field(factory=list, init=False, repr=False)
 
     def start(self, group: TaskGroup) -> None:
@@ -84,9 +84,7 @@ class Harvest:
         self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            crops, ends = self._crops[1].clone(), self._ends[0].clone()
-            self._streams += [crops, ends]
-            group.start_soon(self._save_all, crops, ends)
+            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
