@@ -7,7 +7,6 @@ meanwhile in one go. An outcome goes out only when its line is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,27 +155,38 @@ class Harvest:
                 await self._write_down(batch)
                 for entry, outcome in batch:
                     self._deliver(entry, outcome)
+        if self._folder is not None:
+            await self._folder.sync()
+            if self.journal is not None:
+                self.journal.clean = True
 
     async def _write_down(self, batch: list[tuple[Entry, Outcome]]) -> None:
         """Write the states of what ended, and when those are on the disk, the lines."""
         now = datetime.now(UTC)
-        lines: list[str] = []
+        rows: list[dict[str, Any]] = []
+        # Rows that no journal knows of may have been written down before.
+        once = self.journal is not None and self.journal.rebuilt
         for entry, outcome in batch:
             row = result_row(outcome, self._folder.path if self._folder else None, now)
-            if _record_end(entry, outcome, row) and self._folder is not None:
-                lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+            if self.journal is None or _record_end(entry, outcome, row):
+                rows.append(row)
+                once = once or entry.ledger is None
         if self.journal is not None:
             await self.journal.flush()
         crash_point("after-done")
-        if self._folder is not None and lines:
-            await self._folder.write(lines)
+        if self._folder is not None and rows:
+            await self._folder.write(rows, once=once)
 
 
 def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
-    """Note the end of *entry* on its page; False if its life goes on, for example because its task still runs."""
+    """
+    Note the end of *entry* on its page; False if it is not to be written down.
+
+    That is so when its life goes on, for example because its task still runs, and when its key is that of another job.
+    """
     ledger = entry.ledger
     if ledger is None:
-        return True
+        return entry.job is None
     if isinstance(outcome, Succeeded):
         _close_parts(entry, row)
         ledger.done(row)
@@ -212,7 +222,6 @@ def _all_of(
 
 
 def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
-    assert crop.entry.job is not None, "rows that are no job have no task"
     return Succeeded(
         key=crop.entry.key,
         job=crop.entry.job,

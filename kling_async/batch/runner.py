@@ -126,7 +126,7 @@ class Runner:
         try:
             with self._scope:
                 if self._folder is not None:
-                    await self._folder.open()
+                    await self._folder.open(self._options.journal_path)
                 if self._options.journal_path is not None:
                     journal = await Journal.open(self._options.journal_path, run=_run_name(self._folder))
                     await self._resume(journal)
@@ -143,9 +143,8 @@ class Runner:
         if self._folder is not None:
             await self._folder.mend(journal)
         self._harvest.journal = journal
-        has_history = self._folder is not None and self._folder.has_history
         self._resumption = Resumption(
-            journal, self._engine, self._queries, update=self._options.update, has_history=has_history
+            journal, self._engine, self._queries, options=self._options, folder=self._folder
         )
         await self._resumption.begin()
         self.counts.units_committed = self._resumption.committed
@@ -273,6 +272,7 @@ class Runner:
         elif isinstance(disposition, Divide):
             await self._splitter.run(entry)
         elif isinstance(disposition, Attach):
+            self.counts.units_committed += disposition.units
             self.begin_waiting(Run(entry, disposition.link, disposition.row))
         elif isinstance(disposition, Refuse):
             self.fail(entry, disposition.error)

@@ -27,13 +27,17 @@ class Run:
 
 @define(eq=False)
 class Waiting:
-    """Holds the runs of a batch; *end* is called once for each, with the error if it was given up after *limit* seconds."""
+    """
+    Holds the runs of a batch; *end* is called once for each, with the error if it was given up after *limit* seconds.
+
+    Time in which nobody waited, because an earlier run was cut short, does not count.
+    """
 
     _clock: Clock
     _limit: float | None
     _end: Callable[[Run, TaskTimeout | None], None]
-    # By identity: the parts of one job have one position.
-    _runs: dict[int, Run] = field(factory=dict, init=False)
+    # By identity, since the parts of one job have one position; each with the moment at which the waiting began.
+    _runs: dict[int, tuple[Run, float]] = field(factory=dict, init=False)
     _changed: anyio.Event = field(factory=anyio.Event, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -42,7 +46,7 @@ class Waiting:
 
     def add(self, run: Run) -> None:
         """Wait for the end of *run*, which may have come already."""
-        self._runs[id(run)] = run
+        self._runs[id(run)] = run, self._clock.now()
         if len(self._runs) == 1:
             self._changed.set()
         if run.row.over:
@@ -54,7 +58,7 @@ class Waiting:
         """Name the jobs that wait for longest, at most *most*, with their seconds."""
         now = self._clock.now()
         runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
-        return {run.entry.shown: now - run.row.since for run in runs}
+        return {run.entry.shown: now - run.row.since for run, _ in runs}
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
@@ -70,11 +74,11 @@ class Waiting:
         """Give up on runs past the limit; they are kept in the order in which they began."""
         while self._limit is not None and not self._closed:
             self._changed = anyio.Event()
-            oldest = next(iter(self._runs.values()), None)
+            oldest, since = next(iter(self._runs.values()), (None, 0.0))
             if oldest is None:
                 await self._changed.wait()
                 continue
-            left = oldest.row.since + self._limit - self._clock.now()
+            left = since + self._limit - self._clock.now()
             if left <= 0:
                 self._finish(oldest, _too_long(oldest, self._limit))
             else:

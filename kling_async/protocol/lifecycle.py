@@ -26,6 +26,7 @@ from typing import Any
 from attrs import fields, frozen
 
 from kling_async import errors
+from kling_async.protocol.verdict import Verdict, judge
 
 __all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "is_final"]
 
@@ -81,8 +82,8 @@ class JobRecord:
     """
     One job as the journal holds it.
 
-    *fingerprint* is the hash of what was asked for, *attempt* counts from 0, *units* what is committed for it. Times
-    are Unix seconds. *result* and *error* are plain objects, as they stand in `results.jsonl`.
+    *fingerprint* is the hash of what was asked for, *attempt* counts from 0, *units* what is committed for this attempt
+    and *spent* what was for earlier ones. Times are Unix seconds. *result* and *error* are plain objects, as they stand in `results.jsonl`.
     """
 
     key: str
@@ -99,6 +100,7 @@ class JobRecord:
     ended_at: float | None = None
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
+    spent: int = 0
     # Whether this record is in the journal yet; not a column.
     stored: bool = False
 
@@ -131,4 +133,5 @@ def is_final(state: JobState, error: errors.KlingError) -> bool:
     """Tell whether a job in *state* has ended with *error*; a new attempt then needs an explicit wish."""
     if state is JobState.SUBMITTED:
         return isinstance(error, _FATAL_FOR_TASKS)
-    return state is JobState.PENDING
+    # Trouble of the account, the network or the service ends no job that has no task.
+    return state is JobState.PENDING and judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}
