@@ -42,9 +42,16 @@ class Item:
             "task_info": {"external_task_id": asked.get("external_task_id", "")},
             "created_at": int(self.starts * 1000),
         }
-        running = head | {"task_status": "processing", "task_status_msg": "", "updated_at": head["created_at"]}
+        running = head | {
+            "task_status": "processing",
+            "task_status_msg": "",
+            "updated_at": head["created_at"],
+        }
         images = [
-            {"index": index, "url": f"{base}/result/{number:018d}-{index}.png?sign=" + "0123456789abcdef" * 16}
+            {
+                "index": index,
+                "url": f"{base}/result/{number:018d}-{index}.png?sign=" + "0123456789abcdef" * 16,
+            }
             for index in range(self.slots)
         ]
         done = head | {
@@ -221,7 +228,9 @@ def _length(headers: bytes) -> int:
 
 async def serve(state: State, announce: Callable[[str], None]) -> None:
     """Serve until the process is ended."""
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(state), "127.0.0.1", 0, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(state), "127.0.0.1", 0, backlog=4096
+    )
     state.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     announce(state.base)
     await server.serve_forever()

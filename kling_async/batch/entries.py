@@ -48,6 +48,13 @@ class Entry:
     # Why no more parts of it are to be sent.
     broken: KlingError | None = None
     number: int = 0
+    _fingerprint: str = field(default="", init=False, repr=False)
+
+    def fingerprint(self) -> str:
+        """Return the hash of what the job asks for, taken once."""
+        if not self._fingerprint and self.job is not None:
+            self._fingerprint = self.job.fingerprint()
+        return self._fingerprint
 
     @property
     def shown(self) -> str:
@@ -100,11 +107,11 @@ class _Names:
         self._seen.add(hash(key))
         return len(self._seen) > before
 
-    def name(self, position: int, job: MultiImage) -> str:
+    def name(self, entry: Entry) -> str:
         """Name a job that has no key."""
         if not self._by_content:
-            return f"{position + 1:06d}"
-        name = key = job.fingerprint()[:16]
+            return f"{entry.position + 1:06d}"
+        name = key = entry.fingerprint()[:16]
         number = 1
         while not self.is_new(key):
             number += 1
@@ -126,7 +133,9 @@ def _entry(position: int, item: object, names: _Names) -> Entry:
         )
         return Entry(position=position, key=f"{position + 1:06d}", error=error)
     if item.key is None:
-        return Entry(position=position, key=names.name(position, item), job=item)
+        entry = Entry(position=position, key="", job=item)
+        entry.key = names.name(entry)
+        return entry
     if names.is_new(item.key):
         return Entry(position=position, key=item.key, job=item)
     error = InvalidJob.because(place, "a key of its own", f"{item.key!r} again", "give every job another key")
@@ -144,5 +153,5 @@ def external_id(run: str, entry: Entry) -> str:
     if own:
         # A new attempt needs a new id; the caller's own is for the first.
         return own if not entry.attempts else f"{own[:_LONGEST_OWN]}-{entry.attempts + 1}"
-    text = "\n".join((run, entry.key, entry.job.fingerprint(), str(entry.attempts)))
+    text = "\n".join((run, entry.key, entry.fingerprint(), str(entry.attempts)))
     return f"ka-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -165,7 +165,7 @@ class Harvest:
         lines: list[str] = []
         for entry, outcome in batch:
             row = result_row(outcome, self._folder.path if self._folder else None, now)
-            if _record_end(entry, outcome, row):
+            if _record_end(entry, outcome, row) and self._folder is not None:
                 lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
         if self.journal is not None:
             await self.journal.flush()

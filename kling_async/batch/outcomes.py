@@ -67,10 +67,15 @@ class Failed:
 
 @frozen(kw_only=True)
 class Skipped:
-    """Nothing was done for the row; *reason* says why, for example because it is done already."""
+    """
+    Nothing was done for the row; *reason* says why.
+
+    *earlier* is how it ended in an earlier run: `succeeded` or `failed`, empty if it did not.
+    """
 
     key: str
     reason: str
+    earlier: str = ""
 
     def unwrap(self) -> Task:
         """Raise `BatchStopped`: there is no task to return."""

@@ -43,9 +43,10 @@ class Submit:
 
 @frozen
 class Skip:
-    """There is nothing to do for the row, because of *reason*."""
+    """There is nothing to do for the row, because of *reason*; *earlier* is how it ended before."""
 
     reason: str
+    earlier: str
 
 
 @frozen
@@ -143,7 +144,7 @@ class Resumption:
             found = None if self._fresh else self.journal.find(entry.key)
             ledger = self._ledger(found or JobRecord(key=entry.key))
         entry.ledger = ledger
-        fingerprint = entry.job.fingerprint()
+        fingerprint = entry.fingerprint()
         if ledger.record.state is not JobState.PENDING and ledger.record.fingerprint != fingerprint:
             refusal = self._start_over(entry, ledger)
             if refusal is not None:
@@ -187,10 +188,10 @@ class Resumption:
         if record.state is JobState.PENDING:
             return Submit()
         if record.state is JobState.DONE:
-            return Skip("done already")
+            return Skip("done already", "succeeded")
         if record.state in FINISHED:
             message = (record.error or {}).get("message", "no reason recorded")
-            return Skip(f"failed before ({message}); 'retry' tries it again")
+            return Skip(f"failed before ({message}); 'retry' tries it again", "failed")
         attach = self._attached.pop(key, None)
         if attach is not None:
             return attach

@@ -122,6 +122,7 @@ class Runner:
     async def run(self) -> None:
         """Run until the input is used up or the batch is stopped, and all that is under way has come to its end."""
         journal: Journal | None = None
+        self._engine.resume()
         try:
             with self._scope:
                 if self._folder is not None:
@@ -277,7 +278,9 @@ class Runner:
         elif isinstance(disposition, Refuse):
             self.fail(entry, disposition.error)
         elif isinstance(disposition, Skip):
-            self._deliver(entry, Skipped(key=entry.key, reason=disposition.reason))
+            self._deliver(
+                entry, Skipped(key=entry.key, reason=disposition.reason, earlier=disposition.earlier)
+            )
 
     # Submitting.
 

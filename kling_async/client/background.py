@@ -54,7 +54,10 @@ class Background:
         """
         task = self._start(work)
         self._precious.add(task)
-        await asyncio.wait((task,))
+        if not task.done():
+            ended = asyncio.get_running_loop().create_future()
+            task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+            await ended
         return task.result()
 
     async def aclose(self, grace: float) -> None:

@@ -106,6 +106,10 @@ class Engine:
         Raises the trouble of the first account if none takes jobs, or none that could hold this one, and `NeverFits`
         if there is no such account.
         """
+        if not rules.persistent:
+            # A batch ends with that trouble and is run again; a web app stays up.
+            for link in self.links:
+                link.relent()
         most = 0
         for link in sorted(self._working(), key=lambda link: link.load(order.model)):
             turnstile = await link.lane(order.model, rules.timeouts)
@@ -131,6 +135,11 @@ class Engine:
                 return None
             most = max(most, ceiling)
         return most
+
+    def resume(self) -> None:
+        """Try again all accounts that could take no jobs, since somebody begins anew."""
+        for link in self.links:
+            link.resume()
 
     def dismiss(self, party: Party, error: KlingError) -> None:
         """Send away everybody of *party* who waits for slots, now and later, with *error*; creates under way go on."""

@@ -215,6 +215,9 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise JournalError(f"the journal {path} lies on a file system without WAL; put it on a local disk")
     db.execute("PRAGMA synchronous = FULL")
+    # Pages that change often are copied into the file once in 16 MB of log instead of once in 4.
+    db.execute("PRAGMA wal_autocheckpoint = 4000")
+    db.execute("PRAGMA cache_size = -16000")
     (version,) = db.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(_MIGRATIONS[version:], version + 1):
         db.executescript(

@@ -17,6 +17,10 @@ def base64_length(size: int) -> int:
     return (size + 2) // 3 * 4
 
 
+# A third of the time that `json.dumps` takes, which makes an encoder each time.
+_COMPACT = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
 @frozen
 class Body:
     """
@@ -42,6 +46,14 @@ class Body:
 
         Raises TypeError and ValueError for what JSON has no form for, as `json.dumps` does.
         """
+        try:
+            return cls((_COMPACT(value).encode(),))
+        except TypeError:
+            # There are pictures in it, or mappings of other kinds, or what has no form at all.
+            return cls(tuple(cls._spliced(value)))
+
+    @staticmethod
+    def _spliced(value: object) -> list[bytes | Picture]:
         parts: list[bytes | Picture] = []
         text: list[str] = []
         for piece in _pieces(value):
@@ -51,7 +63,7 @@ class Body:
                 parts += ["".join(text).encode(), piece]
                 text.clear()
         parts.append("".join(text).encode())
-        return cls(tuple(parts))
+        return parts
 
 
 def _pieces(value: object) -> Iterator[str | Picture]:
@@ -74,4 +86,4 @@ def _pieces(value: object) -> Iterator[str | Picture]:
 
 
 def _plain(value: object) -> str:
-    return json.dumps(value, allow_nan=False)
+    return _COMPACT(value)

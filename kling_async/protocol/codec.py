@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ABSURD = 10**30
 
 
 @frozen(kw_only=True)
@@ -131,6 +132,8 @@ def _kind(value: object) -> str:
 
 def code_of(value: object) -> int | None:
     """Return the code that *value* is or spells, None if it is none; gateways say `"0"` and `"success"` for 0."""
+    if type(value) is int and -_ABSURD < value < _ABSURD:
+        return value
     if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
         return 0
     code = number(value)
@@ -150,6 +153,8 @@ def text(value: object) -> str:
 
 def number(value: object) -> Decimal | None:
     """Return *value*, a number or the text of one, if it is finite and not absurd."""
+    if type(value) is int and -_ABSURD < value < _ABSURD:
+        return Decimal(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
@@ -277,6 +282,9 @@ def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
     return [read_task(item, request_id=request_id) for item in _entries(data, request_id)]
 
 
+_RUNNING = ("processing", "submitted")
+
+
 def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], dict[str, Any]]:
     """
     Read a list page as quickly as can be, since a sweep has pages of 500 and most tasks on them still run.
@@ -288,7 +296,9 @@ def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], d
     ended: dict[str, Any] = {}
     for item in _entries(data, request_id):
         task_id = text(item["task_id"])
-        if TaskStatus(text(item.get("task_status"))).ended:
+        status = item.get("task_status")
+        # A glance answers for nearly all of them, ten times as fast as the enum.
+        if status not in _RUNNING and TaskStatus(text(status)).ended:
             ended[task_id] = item
             glances.append(Glance(task_id, ended=True, seconds=_seconds(item)))
         else:

@@ -170,6 +170,8 @@ def _to_extra(value: Any) -> Mapping[str, Any]:
         raise InvalidJob.because(
             "extra", "fields that a job does not have itself", repr(own[0]), "set the job's own field"
         )
+    if not value:
+        return {}
     try:
         # Sorted as for the fingerprint, which also refuses names that are no text beside others.
         json.dumps(dict(value), allow_nan=False, sort_keys=True)
@@ -259,11 +261,17 @@ class MultiImage:
         *external_task_id* are names, not content.
         """
         named = {name: _identity(source) for name, source in self.pictures()}
-        text = json.dumps([self.body(None, dict.fromkeys(named, "")), named], sort_keys=True)
+        text = _SORTED([self.body(None, dict.fromkeys(named, "")), named])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+_SORTED = json.JSONEncoder(sort_keys=True).encode
 
 
 def _identity(source: ImageSource) -> str:
     if source.data is not None:
         return hashlib.sha256(source.data).hexdigest()
-    return source.url or (source.path.as_posix() if source.path else source.describe())
+    if source.image is not None:
+        pixels: bytes = source.image.tobytes()  # type: ignore[attr-defined]  # a PIL image, which the core never imports
+        return f"{source.describe()} {hashlib.sha256(pixels).hexdigest()}"
+    return source.url or (source.path.as_posix() if source.path else "")

@@ -58,6 +58,8 @@ class Session:
     _connection: Connection
     _borrowed: aiohttp.ClientSession | None = field(default=None, repr=False)
     _own: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
+    # The proxy, once it is known: reading the environment costs as much as sending a request.
+    _route: tuple[str | None] | None = field(default=None, init=False, repr=False)
     requests: int = field(default=0, init=False)
 
     @property
@@ -98,7 +100,7 @@ class Session:
             allow_redirects=False,
             # A borrowed session may be set to raise, but what a refusal means stands in its body.
             raise_for_status=False,
-            proxy=self._connection.proxy_of(url),
+            proxy=self._proxy(url),
             timeout=timeout,
         ) as response:
             body = await _read(response, _LARGEST_LIST if request.query else _LARGEST_REPLY)
@@ -125,6 +127,11 @@ class Session:
                 trust_env=False,
             )
         return self._own
+
+    def _proxy(self, url: URL) -> str | None:
+        if self._route is None:
+            self._route = (self._connection.proxy_of(url),)
+        return self._route[0]
 
     def _url(self, request: Request) -> URL:
         url = URL(self._connection.base_url + request.path, encoded=True)
@@ -195,4 +202,11 @@ def _reason(error: Exception) -> str:
         return f"TLS: {inner.reason or 'handshake failed'}"
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
-    return str(inner) or type(inner).__name__
+    # The texts of aiohttp's own errors show its insides, over several lines.
+    return next((words for kind, words in _BREAKS if isinstance(error, kind)), type(error).__name__)
+
+
+_BREAKS = (
+    (aiohttp.ServerDisconnectedError, "closed before the answer"),
+    (aiohttp.ClientPayloadError, "cut before the end of the answer"),
+)

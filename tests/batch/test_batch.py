@@ -17,7 +17,7 @@ import anyio
 import pytest
 from socket_kit import client, creates, job, leaves_nothing, logged, until
 
-from kling_async import Failed, MultiImage, Skipped, Succeeded, TaskTimeout
+from kling_async import Failed, MultiImage, Skipped, Succeeded
 from kling_async.emulator import Emulator, Fault
 from kling_async.errors import (
     BatchStopped,
@@ -30,6 +30,7 @@ from kling_async.errors import (
     OutOfUnits,
     SubmissionUnknown,
     TaskFailed,
+    TaskTimeout,
 )
 
 pytestmark = pytest.mark.anyio
@@ -156,12 +157,11 @@ async def test_five_hundred_rows(tmp_path: Path) -> None:
     weights = {f"row-{number}": 1 + number % 3 for number in range(500)}
     source = (job(key=key, prompt=key, n=n) for key, n in weights.items())
 
-    async with leaves_nothing():
-        async with Emulator(slots=30, speed=200, seed=7, paint="stamp") as emulator:
-            async with client(emulator, slots=30) as kling:
-                async with kling.batch(source, out=tmp_path) as batch:
-                    outcomes = [outcome async for outcome in batch]
-                numbers = batch.statistics()
+    async with leaves_nothing(), Emulator(slots=30, speed=200, seed=7, paint="stamp") as emulator:
+        async with client(emulator, slots=30) as kling:
+            async with kling.batch(source, out=tmp_path) as batch:
+                outcomes = [outcome async for outcome in batch]
+            numbers = batch.statistics()
 
     assert Counter(map(type, outcomes)) == {Succeeded: 500}
     assert sorted(keys(outcomes)) == sorted(weights)
@@ -190,7 +190,10 @@ async def test_five_hundred_rows(tmp_path: Path) -> None:
 async def test_in_order_means_in_order() -> None:
     """Outcomes come in the order of the jobs although the tasks end in another."""
     faults = [Fault(action="slow-task", seconds=0.5, match_external_id="slow-*")]
-    source = [job(key=str(number), external_task_id=f"{'slow' if number % 5 == 0 else 'fast'}-{number}") for number in range(20)]
+    source = [
+        job(key=str(number), external_task_id=f"{'slow' if number % 5 == 0 else 'fast'}-{number}")
+        for number in range(20)
+    ]
 
     async with Emulator(speed=1, task_seconds=0.05, paint="stamp", faults=faults) as emulator:
         async with client(emulator) as kling:
@@ -252,10 +255,15 @@ async def test_stop_drains() -> None:
     assert set(map(type, outcomes)) == {Succeeded}
 
 
-@pytest.mark.parametrize("trouble", ["", "reset-after-accept@create:x3", "1303:30%"], ids=["none", "lost answers", "refusals"])
+@pytest.mark.parametrize(
+    "trouble", ["", "reset-after-accept@create:x3", "1303:30%"], ids=["none", "lost answers", "refusals"]
+)
 async def test_a_budget_is_never_passed(trouble: str) -> None:
     """No more units are committed than the budget has, and the end says that it is spent."""
-    async with Emulator(speed="instant", paint="stamp", faults=trouble) as emulator, client(emulator) as kling:
+    async with (
+        Emulator(speed="instant", paint="stamp", faults=trouble) as emulator,
+        client(emulator) as kling,
+    ):
         outcomes = []
         with pytest.raises(BudgetSpent) as caught:
             async for outcome in kling.batch(jobs(40, n=2), budget=10 * 32 + 31):
@@ -294,7 +302,10 @@ async def test_each_trouble_is_the_outcome_of_its_row() -> None:
     ]
     names = ["failed", "refused", "stuck", "unknown", "fine-1", "fine-2"]
 
-    async with leaves_nothing(), Emulator(speed=1, task_seconds=0.1, paint="stamp", faults=faults) as emulator:
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=0.1, paint="stamp", faults=faults) as emulator,
+    ):
         async with client(emulator) as kling:
             source = [job(key=name, external_task_id=name) for name in names]
             async with kling.batch(source, task_timeout=1.0) as batch:

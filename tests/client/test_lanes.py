@@ -83,7 +83,9 @@ async def test_slots_are_read_from_the_packs() -> None:
     assert emulator.requests[0].route == "costs"
 
 
-@pytest.mark.parametrize("trouble", ["html-502@costs", "no-data@costs", "bad-json@costs", "reset@costs", "1102@costs"])
+@pytest.mark.parametrize(
+    "trouble", ["html-502@costs", "no-data@costs", "bad-json@costs", "reset@costs", "1102@costs"]
+)
 async def test_slots_are_learned_where_they_cannot_be_read(trouble: str) -> None:
     """Whatever is wrong with the packs, the lane starts low and no create waits for them."""
     async with Emulator(slots=9, speed="instant", paint="stamp", faults=trouble) as emulator:

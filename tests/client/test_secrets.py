@@ -56,7 +56,10 @@ CREDENTIALS: dict[str, dict[str, Any]] = {
 
 # What goes wrong, as the reply to a create and to a read.
 TROUBLES: dict[str, Callable[[Asked], bytes]] = {
-    **{str(code): lambda _, code=code: answer(None, code=code, status=400) for code in (1000, 1102, 1201, 1301, 5000)},
+    **{
+        str(code): lambda _, code=code: answer(None, code=code, status=400)
+        for code in (1000, 1102, 1201, 1301, 5000)
+    },
     "garbage": lambda _: b"what is this\r\n\r\n",
     "html": lambda _: reply(502, b"<html>", kind="text/html"),
     "redirect": lambda asked: reply(301, b"", Location=f"http://elsewhere.example{asked.target}"),
@@ -84,9 +87,11 @@ async def test_no_error_shows_a_secret(trouble: str, credentials: str) -> None:
     with logged() as log:
         async with Plain(fail) as server:
             options = {**CREDENTIALS[credentials], "max_retries": 0}
-            async with client(server, api_key=None, timeout=_brief(), **options) if "api_key" not in options else client(
-                server, timeout=_brief(), **options
-            ) as kling:
+            async with (
+                client(server, api_key=None, timeout=_brief(), **options)
+                if "api_key" not in options
+                else client(server, timeout=_brief(), **options) as kling
+            ):
                 for call in (_create, _retrieve):
                     with pytest.raises(KlingError) as one:
                         await call(kling)
@@ -103,7 +108,9 @@ def _brief() -> Any:
 
 
 def _create(kling: Kling) -> Awaitable[Any]:
-    return kling.images.multi_image.create(job(subject_images=[PICTURE], scene_image=ImageSource.from_bytes(PICTURE)))
+    return kling.images.multi_image.create(
+        job(subject_images=[PICTURE], scene_image=ImageSource.from_bytes(PICTURE))
+    )
 
 
 def _retrieve(kling: Kling) -> Awaitable[Any]:
@@ -130,17 +137,17 @@ async def test_a_whole_life_shows_no_secret(tmp_path: Path) -> None:
     events: list[object] = []
 
     with logged() as log:
-        async with Emulator(
-            speed="instant", paint="stamp", access_key=ACCESS_KEY, secret_key=SECRET_KEY, faults=faults
-        ) as emulator:
-            async with client(
-                emulator, access_key=ACCESS_KEY, secret_key=SECRET_KEY, on_event=events.append
-            ) as kling:
-                handle = await kling.images.multi_image.create(job(subject_images=[PICTURE]))
-                made = [handle, await handle, kling]
-                async with kling.batch([job(subject_images=[PICTURE])], out=tmp_path / "out") as batch:
-                    made += [outcome async for outcome in batch]
-                made += [batch, batch.statistics()]
+        async with (
+            Emulator(
+                speed="instant", paint="stamp", access_key=ACCESS_KEY, secret_key=SECRET_KEY, faults=faults
+            ) as emulator,
+            client(emulator, access_key=ACCESS_KEY, secret_key=SECRET_KEY, on_event=events.append) as kling,
+        ):
+            handle = await kling.images.multi_image.create(job(subject_images=[PICTURE]))
+            made = [handle, await handle, kling]
+            async with kling.batch([job(subject_images=[PICTURE])], out=tmp_path / "out") as batch:
+                made += [outcome async for outcome in batch]
+            made += [batch, batch.statistics()]
 
     assert_silent(*made, *events, *log.lines)
     for path in (tmp_path / "out").rglob("*"):
@@ -182,7 +189,9 @@ async def test_a_callers_note_has_the_id_and_no_more() -> None:
     ],
     ids=str,
 )
-def test_no_configuration_error_shows_a_secret(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_configuration_error_shows_a_secret(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is wrong with credentials, addresses or options is told without them."""
     for name in ("KLING_API_KEY", "KLING_ACCESS_KEY", "KLING_SECRET_KEY", "KLING_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
