@@ -344,7 +344,7 @@ class Runner:
         task = run.row.task
         if error is None:
             assert task is not None, "what is over without error has a task"
-            self.counts.spend(task)
+            self.counts.saw_end(run.link.name, task, run.row.since)
             try:
                 task.unwrap()
             except KlingError as reason:
