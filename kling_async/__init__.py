@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kling_async.batch.batch import Batch
     from kling_async.batch.manifest import BadRow, Row, read_manifest
     from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
-    from kling_async.batch.statistics import LaneStatistics, Statistics
+    from kling_async.batch.statistics import AccountStatistics, LaneStatistics, Statistics
     from kling_async.client.handles import TaskHandle
     from kling_async.client.kling import Kling
     from kling_async.client.raw import RawReply
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Account": "client.settings",
+    "AccountStatistics": "batch.statistics",
     "BadRow": "batch.manifest",
     "Batch": "batch.batch",
     "Failed": "batch.outcomes",
@@ -54,6 +55,7 @@ _HOMES = {
 
 __all__ = [
     "Account",
+    "AccountStatistics",
     "BadRow",
     "Batch",
     "Failed",

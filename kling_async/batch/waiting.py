@@ -60,6 +60,11 @@ class Waiting:
         runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
         return {run.entry.shown: now - run.row.since for run, _ in runs}
 
+    def ages(self) -> list[float]:
+        """Return for how many seconds each run has waited."""
+        now = self._clock.now()
+        return [now - run.row.since for run in self._runs.values()]
+
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
         self._closed = True
