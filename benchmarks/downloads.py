@@ -50,7 +50,7 @@ def bare(options: dict[str, Any]) -> dict[str, float]:
                 while (number := next(numbers)) < options["pictures"]:
                     path = Path(options["folder"]) / f"{number}.png"
                     async with session.get(f"{options['url']}/result/{number}.png") as reply:
-                        with path.open("wb") as file:  # noqa: ASYNC230  # as a simple script does
+                        with path.open("wb") as file:  # as a simple script does
                             async for chunk in reply.content.iter_chunked(65536):
                                 file.write(chunk)
 
@@ -83,4 +83,4 @@ def measure(repeat: int) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    main(_NAME, VARIANTS, measure, repeat=3)
+    main(VARIANTS, measure, repeat=3)

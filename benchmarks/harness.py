@@ -22,7 +22,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from attrs import frozen
 
@@ -121,7 +121,7 @@ class Server:
     def __init__(self, **options: float) -> None:
         self._options = {"core": SERVER_CORE, **options}
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         words = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
         command = [sys.executable, "-m", "benchmarks.server", *words]
         self._process = subprocess.Popen(
@@ -220,7 +220,7 @@ def median(ours: Run, other: Run, name: str) -> float:
 def spread(ours: Run, other: Run, name: str) -> str:
     """Say the ratio of a figure of two variants: the median, and from which to which it went."""
     found = sorted(_ratios(ours, other, name))
-    return f"{statistics.median(found):.3g} {TIMES} ({found[0]:.3g}–{found[-1]:.3g})"
+    return f"{statistics.median(found):.3g} {TIMES} ({found[0]:.3g} to {found[-1]:.3g})"
 
 
 def _ratios(ours: Run, other: Run, name: str) -> list[float]:
@@ -243,7 +243,7 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def main(module: str, variants: Variants, measure: Callable[[int], list[Figure]], *, repeat: int) -> None:
+def main(variants: Variants, measure: Callable[[int], list[Figure]], *, repeat: int) -> None:
     """Be the command line of a benchmark module: compare and print, or as a child do one variant."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--repeat", type=int, default=repeat, help="runs of each variant")

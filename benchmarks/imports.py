@@ -57,4 +57,4 @@ def measure(repeat: int) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    main(_NAME, VARIANTS, measure, repeat=3)
+    main(VARIANTS, measure, repeat=3)

@@ -38,7 +38,7 @@ def _summary(found: dict[str, float], options: dict[str, Any], seen: list[float]
 
 def ours(options: dict[str, Any]) -> dict[str, float]:
     """Run a batch with a journal."""
-    import kling_async.batch.batch  # imported late otherwise, in the time measured
+    import kling_async.batch.batch  # noqa: F401  # else imported in the time measured
     from kling_async import Kling, MultiImage, Succeeded
 
     def jobs() -> Iterator[MultiImage]:
@@ -217,9 +217,9 @@ def _few() -> list[Figure]:
     """Count requests where few tasks run; a second here is twelve of the service's."""
     options = {"jobs": 200, "in_flight": 100}
     hundred = compare(_NAME, ["ours"], options, repeat=1, server={"slots": 100})["ours"]
-    options = {"jobs": 27, "in_flight": 9, "poll": _POLL / 12}
-    server = {"slots": 9, "shortest": 1.5, "longest": 2.5}
-    nine = compare(_NAME, ["ours"], options, repeat=1, server=server)["ours"]
+    scaled = {"jobs": 27, "in_flight": 9, "poll": _POLL / 12}
+    server: dict[str, float] = {"slots": 9, "shortest": 1.5, "longest": 2.5}
+    nine = compare(_NAME, ["ours"], scaled, repeat=1, server=server)["ours"]
     return [
         _requests("100 in flight", hundred, 200, 1.3),
         _requests("9 slots, tasks of 24 s, time scaled", nine, 27, 3.0),
@@ -230,15 +230,14 @@ def _growth(repeat: int) -> list[Figure]:
     """Run many jobs and few with the same number in flight."""
     found: dict[int, list[float]] = {1_000: [], 10_000: []}
     for turn in range(max(1, repeat - 1)):
-        for jobs in found:
+        for jobs, figures in found.items():
             options = {"jobs": jobs, "in_flight": 500}
             server = {"slots": 500, "shortest": 0.1, "longest": 0.3, "seed": turn}
-            found[jobs].append(
-                compare(_NAME, ["ours"], options, repeat=1, server=server)["ours"]["cpu_per_job"]
-            )
+            run = compare(_NAME, ["ours"], options, repeat=1, server=server)["ours"]
+            figures.append(run["cpu_per_job"])
     few, many = (Run({"cpu_per_job": figures}) for figures in found.values())
     return [at_most("S11", "CPU a job of 10,000 jobs to that of 1,000", (many, few, "cpu_per_job"), 1.1)]
 
 
 if __name__ == "__main__":
-    main(_NAME, VARIANTS, measure, repeat=3)
+    main(VARIANTS, measure, repeat=3)

@@ -20,7 +20,7 @@ _NAME = "benchmarks.records"
 def _lives(jobs: int) -> list[tuple[JobRecord, ...]]:
     from kling_async.protocol.lifecycle import JobRecord, JobState
 
-    lives = []
+    lives: list[tuple[JobRecord, ...]] = []
     for number in range(jobs):
         name = f"{number * 2654435761 % 2**32:08x}" * 4
         new = JobRecord(key=name[:16], fingerprint=name, external_task_id=f"ka-{name}", model="kling-v2-1")
@@ -142,4 +142,4 @@ def _plain(what: str, run: Run, name: str, most: float, unit: str) -> Figure:
 
 
 if __name__ == "__main__":
-    main(_NAME, VARIANTS, measure, repeat=3)
+    main(VARIANTS, measure, repeat=3)

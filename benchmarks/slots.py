@@ -64,4 +64,4 @@ def _on_sockets(repeat: int) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    main(_NAME, VARIANTS, measure, repeat=2)
+    main(VARIANTS, measure, repeat=2)

@@ -143,4 +143,4 @@ def _plain(what: str, found: float, most: float, unit: str) -> Figure:
 
 
 if __name__ == "__main__":
-    main(_NAME, VARIANTS, measure, repeat=2)
+    main(VARIANTS, measure, repeat=2)
