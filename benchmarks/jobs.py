@@ -171,7 +171,7 @@ VARIANTS: Variants = {"ours": ours, "script": script, "sweep": sweep}
 def measure(repeat: int) -> list[Figure]:
     """Compare at 1,000 and 5,000 in flight, then ours alone where only requests or growth are asked for."""
     figures: list[Figure] = []
-    for in_flight, jobs in ((1_000, 1_500), (5_000, 6_000)):
+    for in_flight, jobs in ((1_000, 1_000), (5_000, 5_000)):
         options = {"jobs": jobs, "in_flight": in_flight}
         runs = compare(
             _NAME, ("ours", "script", "sweep"), options, repeat=repeat, server={"slots": in_flight}
