@@ -14,6 +14,10 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 # Without the checkout on its path, Python finds the installed package or none.
 INSTALLED = {"PYTHONSAFEPATH": "1"}
 HERE = Path(__file__).parent
+# Thrice the usual two cores: many tests wait for real sockets.
+PYTEST = ("pytest", "--numprocesses=6", "--dist=worksteal")
+# What the lowest versions of the requirements can break.
+TOUCHING = ("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/protocol", "tests/transport")
 
 
 def group(*names: str) -> tuple[str, ...]:
@@ -52,7 +56,14 @@ LOWEST = PYTHONS[0] if PYTHONS else None
 def tests(session: nox.Session) -> None:
     """Test the installed package."""
     session.install(".[cli,images]", *group("test"))
-    session.run("pytest", *session.posargs, env=INSTALLED)
+    session.run(*PYTEST, *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def proofs(session: nox.Session) -> None:
+    """Prove the promises: scheduling in virtual time, and crashes at every step of a run."""
+    session.install(".[cli,images]", *group("test"))
+    session.run(*PYTEST, "tests/simulation", "tests/durability", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
@@ -67,11 +78,8 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def coverage(session: nox.Session) -> None:
     """Demand that the tests take every branch of the pure core."""
-    session.install(".[cli,images]", *group("coverage", "test"))
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=INSTALLED)
-    session.run("coverage", "combine", "--quiet")
-    session.run("coverage", "report", "--include=*/kling_async/protocol/*", "--fail-under=100")
+    session.install(".[cli,images]", *group("coverage"))
+    session.run(*PYTEST, "--cov", "tests/protocol", "tests/test_errors.py", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
@@ -81,14 +89,14 @@ def minimums(session: nox.Session) -> None:
     constraints.write_text("\n".join(floors()), encoding="utf-8")
     extras = ",".join(PROJECT["project"]["optional-dependencies"])
     session.install("--constraint", str(constraints), f".[{extras}]", *group("test"))
-    session.run("pytest", *session.posargs, env=INSTALLED)
+    session.run(*PYTEST, *TOUCHING, *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
 def examples(session: nox.Session) -> None:
     """Run the examples and the code of the documentation with the core alone, without any extra."""
     session.install(".", *group("test"))
-    session.run("pytest", "tests/test_examples.py", "tests/test_docs.py", *session.posargs, env=INSTALLED)
+    session.run(*PYTEST, "tests/test_examples.py", "tests/test_docs.py", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
@@ -124,6 +132,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def docs(session: nox.Session) -> None:
-    """Write the tables of docs/ anew from the code."""
-    session.install(".")
+    """Write those parts of docs/ anew that come from the program: the tables and the picture."""
+    session.install(".[cli]")
     session.run("python", "docs/tables.py", *session.posargs, env=INSTALLED)
+    session.run("python", "docs/live_view.py", env=INSTALLED)

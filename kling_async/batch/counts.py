@@ -6,11 +6,13 @@ from decimal import Decimal
 
 from attrs import define, field
 
+from kling_async.batch.entries import Entry
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
 from kling_async.batch.statistics import LaneStatistics, Statistics
 from kling_async.client.engine import Engine
 from kling_async.client.turnstile import Turnstile
+from kling_async.errors import BudgetSpent
 from kling_async.protocol.tasks import Task
 
 __all__ = ["Counts"]
@@ -46,6 +48,24 @@ class Counts:
     def __attrs_post_init__(self) -> None:
         self._began = self._engine.clock.now()
         self._requests_before = self._requests()
+
+    def commit(self, entry: Entry) -> None:
+        """Count the units of *entry* as committed; raises `BudgetSpent` if that would pass the budget."""
+        assert entry.job is not None, "rows that are no job have an error"
+        budget, committed = self._options.budget, self.units_committed + entry.job.units
+        if budget is not None and committed > budget:
+            raise BudgetSpent(
+                f"the budget is {budget} units and the next job would commit {committed}; raise it to continue",
+                budget,
+                self.units_committed,
+            )
+        self.units_committed = committed
+        entry.committed = entry.job.units
+
+    def take_back(self, entry: Entry) -> None:
+        """Count the units of *entry* as committed no more."""
+        self.units_committed -= entry.committed
+        entry.committed = 0
 
     def spend(self, task: Task) -> None:
         """Add what the service says *task* cost."""

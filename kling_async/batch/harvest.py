@@ -27,11 +27,12 @@ from kling_async.client.results import Keeper
 from kling_async.errors import KlingError, TaskNotFound
 from kling_async.journal.journal import Journal
 from kling_async.protocol.events import Saved
-from kling_async.protocol.lifecycle import JobState, is_final
+from kling_async.protocol.lifecycle import JobRecord, JobState, is_final
 from kling_async.protocol.naming import file_stem
 from kling_async.protocol.tasks import Task
+from kling_async.protocol.verdict import Verdict, judge
 
-__all__ = ["Crop", "Harvest"]
+__all__ = ["Crop", "Harvest", "failed"]
 
 _SAVERS = 16
 
@@ -74,7 +75,7 @@ class Harvest:
     journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(init=False, repr=False)
     _ends: _Ends = field(init=False, repr=False)
-    # Everything that must be closed in the end, also if who it was lent to never began; empty before `start()`.
+    # What must be closed in the end; empty before `start()`, so that a batch never begun has nothing to close.
     _streams: list[_Stream] = field(factory=list, init=False, repr=False)
 
     def start(self, group: TaskGroup) -> None:
@@ -84,9 +85,7 @@ class Harvest:
         self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            crops, ends = self._crops[1].clone(), self._ends[0].clone()
-            self._streams += [crops, ends]
-            group.start_soon(self._save_all, crops, ends)
+            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
@@ -135,15 +134,7 @@ class Harvest:
                 files.append(saved.path)
                 self._tell(crop, saved.path, saved.size)
         except KlingError as error:
-            return Failed(
-                key=crop.entry.key,
-                job=crop.entry.job,
-                error=error,
-                task=crop.task,
-                attempts=crop.entry.attempts,
-                account=crop.account,
-                external_task_id=crop.entry.external_task_id,
-            )
+            return failed(crop.entry, error, crop.task, crop.account)
         return _succeeded(crop, tuple(files))
 
     def _tell(self, crop: Crop, path: Path, size: int) -> None:
@@ -188,13 +179,28 @@ def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
     if ledger is None:
         return True
     if isinstance(outcome, Succeeded):
+        _close_parts(entry, row)
         ledger.done(row)
         return True
     assert isinstance(outcome, Failed), "what was skipped is not brought in"
-    if not is_final(ledger.record.state, outcome.error):
+    if not _is_over(ledger.record, outcome.error):
         return False
+    _close_parts(entry, row)
     ledger.failed(row, lost=isinstance(outcome.error, TaskNotFound))
     return True
+
+
+def _is_over(record: JobRecord, error: KlingError) -> bool:
+    # A job in parts is under way before the first of them is accepted, and may be refused then.
+    refused = record.divided and judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}
+    return refused or is_final(record.state, error)
+
+
+def _close_parts(entry: Entry, row: dict[str, Any]) -> None:
+    # Before the job itself, so that a crash in between leaves no part open that nobody takes up.
+    for part in entry.parts:
+        if part.ledger is not None and part.ledger.record.state is JobState.SUCCEEDED:
+            part.ledger.done({"key": row["key"], "task_id": part.ledger.record.task_id, "part": part.number})
 
 
 def _all_of(
@@ -217,4 +223,19 @@ def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
         attempts=crop.entry.attempts,
         account=crop.account,
         external_task_id=crop.entry.external_task_id,
+        parts=crop.entry.tasks,
+    )
+
+
+def failed(entry: Entry, error: KlingError, task: Task | None, account: str) -> Failed:
+    """Return the outcome of *entry* that ended with *error*."""
+    return Failed(
+        key=entry.key,
+        job=entry.job,
+        error=error,
+        task=task,
+        attempts=entry.attempts,
+        account=account,
+        external_task_id=entry.external_task_id,
+        parts=entry.tasks,
     )

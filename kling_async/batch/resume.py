@@ -24,9 +24,11 @@ from kling_async.errors import InvalidJob, KlingError, SubmissionUnknown, TaskNo
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
+from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
+from kling_async.protocol.parts import part_job, part_key
 
-__all__ = ["Attach", "Refuse", "Resumption", "Skip", "Submit"]
+__all__ = ["Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
 
 _log = logging.getLogger("kling_async")
 
@@ -41,9 +43,10 @@ class Submit:
 
 @frozen
 class Skip:
-    """There is nothing to do for the row, because of *reason*."""
+    """There is nothing to do for the row, because of *reason*; *earlier* is how it ended before."""
 
     reason: str
+    earlier: str
 
 
 @frozen
@@ -61,7 +64,12 @@ class Attach:
     row: Tracked
 
 
-Disposition: TypeAlias = Submit | Skip | Refuse | Attach
+@frozen
+class Divide:
+    """The job is under way in parts, which are to be continued."""
+
+
+Disposition: TypeAlias = Submit | Skip | Refuse | Attach | Divide
 
 
 @define(eq=False)
@@ -97,7 +105,7 @@ class Resumption:
                 if record.state in {JobState.SUBMITTING, JobState.UNKNOWN}:
                     await limiter.acquire()
                     group.start_soon(self._clear_up, ledger, limiter.release)
-                else:
+                elif not record.divided:
                     await self._watch(ledger)
         await self.journal.flush()
 
@@ -106,7 +114,28 @@ class Resumption:
         disposition = self._place(entry)
         if self._look_first and isinstance(disposition, Submit):
             return await self._look(entry)
+        ledger = entry.ledger
+        if isinstance(disposition, Skip) and entry.whole is not None and ledger and ledger.record.task_id:
+            # The job needs the task of this part again, though the part itself is over.
+            await self._watch(ledger)
+            return self._attached.pop(entry.key, disposition)
         return disposition
+
+    def parts_of(self, entry: Entry) -> int | None:
+        """Say into how many parts the job of *entry* was divided; None if no part of it may have been sent."""
+        if self._fresh or entry.job is None:
+            return None
+        counts = range(1, entry.job.n + 1)
+        return next((count for count in counts if self._has_parts(entry.key, entry.job, count)), None)
+
+    def _has_parts(self, key: str, job: MultiImage, count: int) -> bool:
+        for number in range(1, count + 1):
+            page = self.journal.find(part_key(key, number, count))
+            if page is None or (page.state is JobState.PENDING and not page.attempt):
+                continue
+            if page.fingerprint == part_job(job, number, count).fingerprint():
+                return True
+        return False
 
     def _place(self, entry: Entry) -> Disposition:
         assert entry.job is not None, "a row that is no job has no page"
@@ -148,21 +177,25 @@ class Resumption:
 
     def left(self) -> list[tuple[str, Ledger, Attach]]:
         """Take out the tasks under way whose rows the input no longer has."""
-        rows = [(key, self._ledgers.pop(key), attach) for key, attach in self._attached.items()]
-        self._attached.clear()
-        return rows
+        attached, self._attached = self._attached, {}
+        # Without its page it is a row that was refused, because it changed while its task runs.
+        return [
+            (key, self._ledgers.pop(key), attach) for key, attach in attached.items() if key in self._ledgers
+        ]
 
     def _place_known(self, key: str, record: JobRecord) -> Disposition:
         if record.state is JobState.PENDING:
             return Submit()
         if record.state is JobState.DONE:
-            return Skip("done already")
+            return Skip("done already", "succeeded")
         if record.state in FINISHED:
             message = (record.error or {}).get("message", "no reason recorded")
-            return Skip(f"failed before ({message}); 'retry' tries it again")
+            return Skip(f"failed before ({message}); 'retry' tries it again", "failed")
         attach = self._attached.pop(key, None)
         if attach is not None:
             return attach
+        if record.divided:
+            return Divide()
         name = record.external_task_id
         return Refuse(
             SubmissionUnknown(

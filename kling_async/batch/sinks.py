@@ -18,6 +18,7 @@ from kling_async.errors import ApiError, ConfigError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
 from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import FINISHED
+from kling_async.protocol.parts import is_part
 from kling_async.protocol.tasks import Task
 
 __all__ = ["IMAGES", "RESULTS", "RUN", "Folder", "describe_error", "result_row"]
@@ -103,7 +104,7 @@ class Folder:
         return [
             json.dumps(dict(record.result or {}), ensure_ascii=False)
             for record in finished
-            if record.key not in present
+            if record.key not in present and not is_part(record.key)
         ]
 
     async def write(self, lines: list[str]) -> None:

@@ -32,6 +32,7 @@ class Waiting:
     _clock: Clock
     _limit: float | None
     _end: Callable[[Run, TaskTimeout | None], None]
+    # By identity: the parts of one job have one position.
     _runs: dict[int, Run] = field(factory=dict, init=False)
     _changed: anyio.Event = field(factory=anyio.Event, init=False)
     _closed: bool = field(default=False, init=False)
@@ -41,7 +42,7 @@ class Waiting:
 
     def add(self, run: Run) -> None:
         """Wait for the end of *run*, which may have come already."""
-        self._runs[run.entry.position] = run
+        self._runs[id(run)] = run
         if len(self._runs) == 1:
             self._changed.set()
         if run.row.over:
@@ -53,7 +54,7 @@ class Waiting:
         """Name the jobs that wait for longest, at most *most*, with their seconds."""
         now = self._clock.now()
         runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
-        return {run.entry.key: now - run.row.since for run in runs}
+        return {run.entry.shown: now - run.row.since for run in runs}
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
@@ -82,7 +83,7 @@ class Waiting:
 
     def finish(self, run: Run, error: TaskTimeout | None) -> None:
         """Take *run* out, because its task is over or was given up for *error*."""
-        if self._runs.pop(run.entry.position, None) is not None:
+        if self._runs.pop(id(run), None) is not None:
             self._end(run, error)
 
 

@@ -85,7 +85,7 @@ class _Drive:
         if isinstance(outcome, Failed) and len(self.failed) < _SHOWN_IDS:
             self.failed.append(outcome)
         # Rows that an earlier run has done are skipped as well; only these were not.
-        if isinstance(outcome, Skipped) and outcome.reason.startswith("failed before"):
+        if isinstance(outcome, Skipped) and outcome.earlier == "failed":
             self.failed_before += 1
 
     async def show(self) -> None:

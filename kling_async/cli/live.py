@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kling_async.cli.board import JobLine, Snapshot
 from kling_async.cli.money import dollars, duration
-from kling_async.cli.views import View
+from kling_async.cli.view import View
 from kling_async.cli.voice import Voice, colours
 
 __all__ = ["Camera", "LiveView", "as_svg", "render"]

@@ -5,35 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Protocol
 
 import click
 
 from kling_async.cli.board import Snapshot
 from kling_async.cli.money import dollars, duration
+from kling_async.cli.view import View
 from kling_async.cli.voice import Voice
 
 __all__ = ["JsonView", "NoView", "PlainView", "View", "choose_view"]
 
 _STRAGGLERS = 3
-
-
-class View(Protocol):
-    """Something that shows snapshots, one each *every* seconds."""
-
-    every: float
-
-    def start(self) -> None:
-        """Begin."""
-
-    def show(self, shot: Snapshot) -> None:
-        """Show where the run stands."""
-
-    def note(self, key: str, text: str) -> None:
-        """Show what happened to one job, or to the account if *key* is empty."""
-
-    def stop(self) -> None:
-        """End; nothing is shown any more."""
 
 
 class NoView:

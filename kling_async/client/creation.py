@@ -116,16 +116,19 @@ class Creation:
                 raise
             if isinstance(result, Tracked):
                 return result
-            if self._link.stopped is not None and self._is_turned_away(result):
+            stop = self._turned_away_by(result)
+            if stop is not None:
                 self._turnstile.leave(self._ticket)
-                raise TurnstileClosed(self._link.stopped)
+                raise TurnstileClosed(stop)
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)
                 raise result
 
-    def _is_turned_away(self, error: KlingError) -> bool:
+    def _turned_away_by(self, error: KlingError) -> KlingError | None:
+        """Return why the account takes no more jobs, if that concerns a create that ended with *error*."""
         # Also who would queue again: at a stopped lane that is for ever.
-        return self._ticket.queued or judge(error) is Verdict.ACCOUNT_STOP
+        concerned = self._ticket.queued or judge(error) is Verdict.ACCOUNT_STOP
+        return self._link.stopped if concerned else None
 
     def _is_stalled(self) -> bool:
         if self._rules.retries == 0 and not self._rules.persistent:

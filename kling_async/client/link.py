@@ -34,6 +34,8 @@ T = TypeVar("T")
 _PACKS_SINCE = 365 * 86_400
 # Seconds that the first create waits at most to learn how many slots there are.
 _PACKS_LIMIT = 10.0
+# Seconds after which a long-lived client tries an account again that could take no jobs.
+_STOPPED_FOR = 60.0
 
 _log = logging.getLogger("kling_async")
 
@@ -50,6 +52,7 @@ class Link:
     _emitter: Emitter = field(repr=False)
     lanes: dict[str, Turnstile] = field(factory=dict, init=False, repr=False)
     stopped: KlingError | None = field(default=None, init=False)
+    _stopped_at: float = field(default=0.0, init=False, repr=False)
     _limit: Limit | None = field(default=None, init=False, repr=False)
     _learning: asyncio.Lock | None = field(default=None, init=False, repr=False)
 
@@ -142,6 +145,7 @@ class Link:
         """Send nothing more that costs on this account until `resume()`; the first *error* stays."""
         if self.stopped is None:
             self.stopped = error
+            self._stopped_at = self._clock.now()
         for turnstile in self.lanes.values():
             turnstile.stop(error)
 
@@ -151,10 +155,15 @@ class Link:
         for turnstile in self.lanes.values():
             turnstile.lane.resume()
 
-    @property
-    def load(self) -> float:
-        """How much is asked of the account's busiest lane, as a share of what it can hold."""
-        return max((turnstile.load for turnstile in self.lanes.values()), default=0.0)
+    def relent(self) -> None:
+        """Let creates through again if the stop is some time ago: somebody may have topped up the account."""
+        if self.stopped is not None and self._clock.now() - self._stopped_at >= _STOPPED_FOR:
+            self.resume()
+
+    def load(self, model: str) -> float:
+        """How much is asked of the account's lane for *model*, as a share of what it can hold; 0 if it has none yet."""
+        turnstile = self.lanes.get(model)
+        return 0.0 if turnstile is None else turnstile.load
 
     def dismiss(self, error: KlingError) -> None:
         """Send everybody who waits for slots, now and later, away with *error*; creates under way go on."""

@@ -156,6 +156,8 @@ _BY_STATUS: Mapping[int, type[errors.ApiError]] = MappingProxyType(
 _NOT_FOUND = re.compile(r"task not found", re.IGNORECASE)
 _DUPLICATE = re.compile(r"external_?\s?task_?\s?id\b.*\balready exist", re.IGNORECASE | re.DOTALL)
 
+_WITHOUT_CODE = "it came without a code, as from a gateway: check the base URL and any proxy"
+
 # A message of megabytes must not travel through errors and logs.
 _LONGEST_MESSAGE = 1_000
 
@@ -187,7 +189,8 @@ def api_error(
     elif code != 1203 and is_not_found(code, message):
         kind = errors.TaskNotFound
     text = message or (row.meaning if row else f"the service answered HTTP {http_status}")
-    return kind(text, code, http_status, request_id, row.remedy if row else "", retry_after)
+    remedy = row.remedy if row else "" if code else _WITHOUT_CODE
+    return kind(text, code, http_status, request_id, remedy, retry_after)
 
 
 def _by_status(http_status: int) -> type[errors.ApiError]:

@@ -10,6 +10,9 @@ The life of a job in a journal: which states there are, and which may follow whi
 SUBMITTING is written and durable before a create leaves, so after a crash every job that may have a task is in
 SUBMITTING, UNKNOWN, SUBMITTED or SUCCEEDED, and every other one certainly has none. A state is left only by the moves
 below; anything else is a defect, not data.
+
+A job that is made as several tasks has a page for each part, where its tasks and units stand, and one of its own,
+without a task. That one is SUBMITTED from the first part's SUBMITTING on, and DONE only after all its parts are.
 """
 
 from __future__ import annotations
@@ -98,6 +101,11 @@ class JobRecord:
     error: Mapping[str, Any] | None = None
     # Whether this record is in the journal yet; not a column.
     stored: bool = False
+
+    @property
+    def divided(self) -> bool:
+        """Whether the job is under way in parts, which have the tasks."""
+        return self.state in {JobState.SUBMITTED, JobState.SUCCEEDED} and not self.task_id
 
     def moved(self, to: JobState, **changes: Any) -> JobRecord:
         """Return the record after its move to *to*; raises `IllegalMove`."""

@@ -202,4 +202,11 @@ def _reason(error: Exception) -> str:
         return f"TLS: {inner.reason or 'handshake failed'}"
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
-    return str(inner) or type(inner).__name__
+    # The texts of aiohttp's own errors show its insides, over several lines.
+    return next((words for kind, words in _BREAKS if isinstance(error, kind)), type(error).__name__)
+
+
+_BREAKS = (
+    (aiohttp.ServerDisconnectedError, "closed before the answer"),
+    (aiohttp.ClientPayloadError, "cut before the end of the answer"),
+)

@@ -94,7 +94,9 @@ def assert_kept(
     """
     books = server.books()
     paid = Counter(charge["label"] for charge in books["charges"])
-    sent = Counter(entry["label"] for entry in books["log"] if entry["route"] == "create" and entry["complete"])
+    sent = Counter(
+        entry["label"] for entry in books["log"] if entry["route"] == "create" and entry["complete"]
+    )
     bounds = {prompt: posts if isinstance(posts, int) else posts.get(prompt, 1) for _, prompt, _ in work.rows}
     assert paid == {prompt: 1 for _, prompt, _ in work.rows}, "each job is paid for exactly once"
     assert {prompt for prompt in sent if sent[prompt] > bounds[prompt]} == set(), f"sent too often: {sent}"

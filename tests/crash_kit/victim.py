@@ -141,9 +141,7 @@ async def _create(order: Order, report: dict[str, Any]) -> None:
             else:
                 report["outcomes"][handle.external_task_id] = ["Succeeded", task.task_id, ""]
         for _, prompt, n in order.rows:
-            handle = await images.create(
-                subject_images=["https://example.com/dress.png"], prompt=prompt, n=n
-            )
+            handle = await images.create(subject_images=["https://example.com/dress.png"], prompt=prompt, n=n)
             task = await handle.wait(timeout=10)
             report["outcomes"][handle.external_task_id] = ["Succeeded", task.task_id, ""]
 

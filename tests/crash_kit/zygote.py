@@ -79,7 +79,9 @@ class Zygote:
         told = json.loads(self._process.stdout.readline())
         assert not told["hung"], f"the client hung\n{_log(order)}"
         report = Path(f"{order.out}.report")
-        death = Death(told["code"], told["seconds"], json.loads(report.read_bytes()) if report.exists() else {})
+        death = Death(
+            told["code"], told["seconds"], json.loads(report.read_bytes()) if report.exists() else {}
+        )
         assert death.code in {0, 3, -signal.SIGKILL}, f"the client ended with {death.code}\n{_log(order)}"
         assert death.report.get("error") != "defect", death.report["message"]
         return death
@@ -120,7 +122,10 @@ def _await(child: int, begun: float, kill_after: float | None) -> tuple[bool, in
 
 def _be_client(order: Order) -> None:
     """Be a client and end; never returns."""
-    null, log = os.open(os.devnull, os.O_RDONLY), os.open(f"{order.out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    null, log = (
+        os.open(os.devnull, os.O_RDONLY),
+        os.open(f"{order.out}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+    )
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -39,7 +39,12 @@ def service_in_two_modes(service: Remote, request: pytest.FixtureRequest) -> Rem
 
 @pytest.mark.parametrize(("point", "nth"), POINTS.values(), ids=POINTS)
 def test_a_killed_run_is_continued(
-    zygote: Zygote, service_in_two_modes: Remote, work: Work, undisturbed: Mapping[str, str], point: str, nth: int
+    zygote: Zygote,
+    service_in_two_modes: Remote,
+    work: Work,
+    undisturbed: Mapping[str, str],
+    point: str,
+    nth: int,
 ) -> None:
     """Killed at any step, the same command ends every job; none is sent or paid twice, and the files are the same."""
     server = service_in_two_modes

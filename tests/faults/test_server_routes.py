@@ -39,11 +39,11 @@ async def test_a_create_is_accepted_written_down_and_found_by_both_ids(
 
 
 async def test_the_books_hold_no_secret_and_no_body(server: FaultServer, client: RawClient) -> None:
-    """Whatever the books tell, a key, a token, a prompt or a picture is not among it."""
+    """Whatever the books tell, a key, a token, a picture or more than the beginning of a prompt is not among it."""
     signed = token(server.service.gate)
     client.authorization = signed
 
-    await client.create(job("job-1", prompt="a very private wish"))
+    await client.create(job("job-1", prompt=f"{'a wish ' * 20} that is private"))
 
     told = json.dumps(server.books.snapshot())
     assert server.books.log[0].sha256
