@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from kling_async.batch.entries import Entry, external_id
 from kling_async.batch.options import BatchOptions
@@ -164,8 +164,7 @@ class Resumption:
                 return refusal
         if ledger.record.state is JobState.PENDING:
             entry.attempts = ledger.record.attempt
-            ledger.record = evolve(
-                ledger.record,
+            ledger.record = ledger.record.revised(
                 fingerprint=fingerprint,
                 external_task_id=external_id(self.journal.run, entry),
                 model=entry.job.model_name,
