@@ -186,7 +186,8 @@ class Resumption:
         units = entry.job.units if entry.job else 0
         entry.ledger.made(task.task_id, link.name, units)
         await self._watch(entry.ledger)
-        return evolve(self._attached.pop(entry.key), units=units)
+        found = self._attached.pop(entry.key)
+        return Attach(found.link, found.row, units)
 
     def left(self) -> list[tuple[str, Ledger, Attach]]:
         """Take out the tasks under way whose rows the input no longer has."""

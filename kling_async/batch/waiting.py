@@ -63,7 +63,7 @@ class Waiting:
     def ages(self) -> list[float]:
         """Return for how many seconds each run has waited."""
         now = self._clock.now()
-        return [now - run.row.since for run in self._runs.values()]
+        return [now - run.row.since for run, _ in self._runs.values()]
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
