@@ -8,6 +8,7 @@ meanwhile in one go. An outcome goes out only when its line is written.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,6 +35,8 @@ from kling_async.protocol.verdict import Verdict, judge
 __all__ = ["Crop", "Harvest", "failed"]
 
 _SAVERS = 16
+# When the journal cannot be written the scribe ends the batch with that error, and nobody else has anything to add.
+_SCRIBE_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 @frozen
@@ -95,14 +98,16 @@ class Harvest:
             ledger = crop.entry.ledger
             if ledger is not None and ledger.record.state is JobState.SUBMITTED:
                 ledger.succeeded()
-            self._crops[0].send_nowait(crop)
+            with suppress(*_SCRIBE_GONE):
+                self._crops[0].send_nowait(crop)
 
     def end(self, entry: Entry, outcome: Outcome) -> None:
         """Take in how a job ended that has no pictures to be saved."""
         if self._folder is None and self.journal is None:
             self._deliver(entry, outcome)
         else:
-            self._ends[0].send_nowait((entry, outcome))
+            with suppress(*_SCRIBE_GONE):
+                self._ends[0].send_nowait((entry, outcome))
 
     def close(self) -> None:
         """Let savers and scribe end once all is brought in; safe to call again."""
@@ -121,7 +126,9 @@ class Harvest:
     ) -> None:
         async with crops, ends:
             async for crop in crops:
-                ends.send_nowait((crop.entry, await self._save(crop)))
+                outcome = await self._save(crop)
+                with suppress(*_SCRIBE_GONE):
+                    ends.send_nowait((crop.entry, outcome))
 
     async def _save(self, crop: Crop) -> Outcome:
         assert self._folder is not None, "without a folder nothing is saved"

@@ -100,14 +100,14 @@ class Resumption:
         live = await self.journal.ask(Storage.live)
         totals = await self.journal.ask(Storage.totals)
         self._fresh = not totals
-        if self._fresh and self._folder is not None and self._folder.has_history:
+        if self.journal.is_new and self._folder is not None and self._folder.has_history:
             # Written down, since a run that is cut short here must not leave a journal that looks complete.
-            await self.journal.mark_rebuilt()
-            if self._options.budget is not None:
-                raise JournalError(
-                    f"the journal {self.journal.path} is lost, and with it what the run has spent of its budget; "
-                    "'kling-async recover' finds its tasks again: then run again with the budget"
-                )
+            await self.journal.mark_rebuilt(lost=True)
+        if self.journal.lost and self._options.budget is not None:
+            raise JournalError(
+                f"the journal {self.journal.path} was lost, and with it what the run has spent of its budget; "
+                "'kling-async recover' finds its tasks again: then run again with the budget"
+            )
         limiter = anyio.Semaphore(_LOOKUPS_AT_ONCE)
         async with anyio.create_task_group() as group:
             for record in live:

@@ -108,16 +108,19 @@ class Journal:
     """
     An open journal; made by `open()`, ended by `aclose()`.
 
-    *run* is the name of the run, part of every external id: the same as long as the journal lives. *rebuilt* says that
-    it was put together from what the service has and may lack tasks. *clean* says that all that belongs to the run is
+    *run* is the name of the run, part of every external id: the same as long as the journal lives. *is_new* says that
+    there was none before, *rebuilt* that it is put together from what the service has and may lack tasks, *lost* that
+    this is done row by row, as the rows come, so that it does not know what the run has spent. *clean* says that all that belongs to the run is
     in order; who makes that untrue or true again says so, and what it says at the end is what the next owner finds.
     An owner that is killed leaves a journal that is not clean.
     """
 
     path: Path
     run: str
+    is_new: bool
     clean: bool
     rebuilt: bool
+    lost: bool
     _storage: Storage = field(repr=False)
     # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
     _reader: Storage = field(repr=False)
@@ -139,9 +142,7 @@ class Journal:
         *instead_of* is called once the journal is held and takes away what lies there, so that a new one is made.
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
-        meta, storage, reader, lock = await anyio.to_thread.run_sync(_open, path, run, instead_of)
-        rebuilt = meta.get("rebuilt") == "yes"
-        journal = cls(path, meta["run"], meta["clean"] == "yes", rebuilt, storage, reader, lock)
+        journal = cls(path, *await anyio.to_thread.run_sync(_open, path, run, instead_of))
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -174,10 +175,10 @@ class Journal:
         await self.ask(lambda _: None)
         self._check()
 
-    async def mark_rebuilt(self) -> None:
+    async def mark_rebuilt(self, *, lost: bool = False) -> None:
         """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
-        await self.ask(lambda storage: storage.set_meta({"rebuilt": "yes"}))
-        self.rebuilt = True
+        self.rebuilt, self.lost = True, lost
+        await self.ask(lambda storage: storage.set_meta({"rebuilt": "lost" if lost else "yes"}))
         self._check()
 
     async def aclose(self) -> None:
@@ -279,7 +280,8 @@ def _resolve(done: asyncio.Future[object], error: Exception | None, value: objec
 
 def _open(
     path: Path, run: str | None, instead_of: Callable[[Path], None] | None
-) -> tuple[dict[str, str], Storage, Storage, OwnerLock]:
+) -> tuple[str, bool, bool, bool, bool, Storage, Storage, OwnerLock]:
+    """Return what a `Journal` is made of."""
     lock = OwnerLock(path.with_name(f"{path.name}.lock"))
     with ExitStack() as undo:
         try:
@@ -292,8 +294,19 @@ def _open(
             raise trouble(path, error) from error
         storage = Storage.open(path)
         undo.callback(storage.close)
-        meta = {"run": run or secrets.token_hex(8), "clean": "no"} | storage.meta()
+        found = storage.meta()
+        meta = {"run": run or secrets.token_hex(8), "clean": "no", "rebuilt": "no"} | found
         storage.set_meta(meta | {"clean": "no"})
         reader = Storage.open(path)
         undo.pop_all()
-    return meta, storage, reader, lock
+    is_new, rebuilt = "run" not in found, meta["rebuilt"]
+    return (
+        meta["run"],
+        is_new,
+        meta["clean"] == "yes",
+        rebuilt != "no",
+        rebuilt == "lost",
+        storage,
+        reader,
+        lock,
+    )

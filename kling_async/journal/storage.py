@@ -188,8 +188,10 @@ def damaged(path: Path, found: str) -> JournalError:
 
 
 def _to_read(path: Path) -> str:
-    # Read-only, so that nothing is repaired, checkpointed or truncated on the way.
-    return f"{path.absolute().as_uri()}?mode=ro"
+    # Read-only, so that nothing is repaired, checkpointed or truncated on the way. Without a log nobody is at work, and
+    # then not even the files are made that readers and writers would share.
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    return f"{path.absolute().as_uri()}?mode=ro{alone}"
 
 
 def _examine(path: Path) -> int:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
+import sqlite3
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from attrs import asdict, define, field
 from kling_async import Failed, Kling, MultiImage, Skipped, _crash
 from kling_async.batch.upkeep import retry_failed
 from kling_async.errors import KlingError
+from kling_async.journal import storage
 from kling_async.protocol.endpoints import Timeouts
 
 __all__ = ["Order", "play"]
@@ -32,6 +37,9 @@ class Order:
     *rows* are key, prompt and n of each job. The process kills itself when it passes the place *crash* for the *nth*
     time. *action* is `run` (a batch), `recover`, `retry` or `create` (single creates with a client's journal);
     *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so.
+
+    What may be wrong on its machine: at the place *hold* another program locks the journal and keeps it locked, for
+    which writers wait *busy* milliseconds; a database has room for *pages* pages; a file has room for *file_size* bytes.
     """
 
     url: str
@@ -45,6 +53,10 @@ class Order:
     options: dict[str, Any] = field(factory=dict)
     client: dict[str, Any] = field(factory=dict)
     drain: bool = False
+    hold: str = ""
+    busy: int = 5000
+    pages: int = 0
+    file_size: int = 0
 
     def text(self) -> str:
         """Return the order as JSON."""
@@ -53,8 +65,7 @@ class Order:
 
 def play(order: Order) -> int:
     """Carry out *order* and write what came of it beside the folder; 0 if nothing went wrong."""
-    if order.crash:
-        _crash.arm(_Trigger(order.crash, order.nth))
+    _spoil(order)
     report: dict[str, Any] = {"error": "", "message": "", "outcomes": {}}
     try:
         asyncio.run(_ACTIONS[order.action](order, report))
@@ -70,16 +81,48 @@ def play(order: Order) -> int:
     return 3 if report["error"] else 0
 
 
+def _spoil(order: Order) -> None:
+    """Make the machine as *order* has it."""
+    storage._BUSY_MILLISECONDS = order.busy
+    if order.crash:
+        _crash.arm(_Trigger(order.crash, order.nth, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    elif order.hold:
+        _crash.arm(_Trigger(order.hold, order.nth, partial(_lock, Path(order.out) / "journal.db")))
+    if order.file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_size, order.file_size))
+    if order.pages:
+        sqlite3.connect = partial(_connect_small, sqlite3.connect, order.pages)
+
+
 @define
 class _Trigger:
     point: str
     left: int
+    act: Callable[[], object]
 
     def __call__(self, name: str) -> None:
         if name == self.point:
             self.left -= 1
             if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                self.act()
+
+
+# Kept open, and so the lock held, until the process ends.
+_other_programs: list[sqlite3.Connection] = []
+
+
+def _lock(journal: Path) -> None:
+    db = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
+    db.execute("BEGIN IMMEDIATE")
+    _other_programs.append(db)
+
+
+def _connect_small(
+    connect: Callable[..., sqlite3.Connection], pages: int, *args: Any, **options: Any
+) -> sqlite3.Connection:
+    db = connect(*args, **options)
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    return db
 
 
 def _jobs(order: Order) -> list[MultiImage]:
