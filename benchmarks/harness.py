@@ -195,6 +195,7 @@ def _one(
         "refused": books["refused"],
         "utilisation": books["utilisation"],
         "server_load": books["cpu"] / wall,
+        "server_rate": books["requests"] / books["cpu"],
     }
 
 

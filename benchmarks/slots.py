@@ -55,7 +55,7 @@ def _lane(slots: int, most: int) -> Figure:
 
 
 def _on_sockets(repeat: int) -> list[Figure]:
-    options = {"jobs": 300, "in_flight": 50, "poll": 0.06}
+    options = {"jobs": 200, "in_flight": 50, "poll": 0.06}
     server = {"slots": 50, "shortest": 2.6, "longest": 3.4}
     runs = compare(_NAME, ("ours", "script"), options, repeat=repeat, server=server)
     mine, hand = runs["ours"]["utilisation"], runs["script"]["utilisation"]
