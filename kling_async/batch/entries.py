@@ -9,9 +9,11 @@ from typing import TypeAlias
 from attrs import define, field
 
 from kling_async.batch.manifest import BadRow, Row
-from kling_async.errors import InvalidJob
+from kling_async.errors import BatchStopped, InvalidJob, KlingError
 from kling_async.journal.ledger import Ledger
 from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.parts import shown_key
+from kling_async.protocol.tasks import Task
 
 __all__ = ["Entry", "Input", "entries", "external_id"]
 
@@ -27,7 +29,8 @@ class Entry:
     A job of the input: *position* counts from 0, *error* is there instead of a *job* for a row that is none.
 
     *attempts* counts the tasks made for it, *committed* is what it counts against the budget, in units, *ledger* its
-    page in the journal.
+    page in the journal. A job made as several tasks has *parts* and in the end their *tasks*; a part is an entry too,
+    with its *number* from 1 and the *whole* it belongs to.
     """
 
     position: int
@@ -39,6 +42,12 @@ class Entry:
     committed: int = 0
     saving: bool = False
     ledger: Ledger | None = field(default=None, repr=False)
+    parts: tuple[Entry, ...] = field(default=(), repr=False)
+    tasks: tuple[Task, ...] = field(default=(), repr=False)
+    whole: Entry | None = field(default=None, repr=False)
+    # Why no more parts of it are to be sent.
+    broken: KlingError | None = None
+    number: int = 0
     _fingerprint: str = field(default="", init=False, repr=False)
 
     def fingerprint(self) -> str:
@@ -46,6 +55,17 @@ class Entry:
         if not self._fingerprint and self.job is not None:
             self._fingerprint = self.job.fingerprint()
         return self._fingerprint
+
+    @property
+    def shown(self) -> str:
+        """The key as people read it."""
+        return shown_key(self.key)
+
+    def veto(self) -> BatchStopped | None:
+        """Say why a part is not to be sent though there are slots for it, if so."""
+        if self.whole is None or self.whole.broken is None:
+            return None
+        return BatchStopped(f"{self.shown} is not sent: {self.whole.broken}")
 
     def bytes_held(self) -> int:
         """Return how many bytes of pictures the job holds in memory."""

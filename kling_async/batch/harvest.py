@@ -7,7 +7,6 @@ meanwhile in one go. An outcome goes out only when its line is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,11 +26,12 @@ from kling_async.client.results import Keeper
 from kling_async.errors import KlingError, TaskNotFound
 from kling_async.journal.journal import Journal
 from kling_async.protocol.events import Saved
-from kling_async.protocol.lifecycle import JobState, is_final
+from kling_async.protocol.lifecycle import JobRecord, JobState, is_final
 from kling_async.protocol.naming import file_stem
 from kling_async.protocol.tasks import Task
+from kling_async.protocol.verdict import Verdict, judge
 
-__all__ = ["Crop", "Harvest"]
+__all__ = ["Crop", "Harvest", "failed"]
 
 _SAVERS = 16
 
@@ -74,7 +74,7 @@ class Harvest:
     journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(init=False, repr=False)
     _ends: _Ends = field(init=False, repr=False)
-    # Everything that must be closed in the end, also if who it was lent to never began; empty before `start()`.
+    # What must be closed in the end; empty before `start()`, so that a batch never begun has nothing to close.
     _streams: list[_Stream] = field(factory=list, init=False, repr=False)
 
     def start(self, group: TaskGroup) -> None:
@@ -84,18 +84,17 @@ class Harvest:
         self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            crops, ends = self._crops[1].clone(), self._ends[0].clone()
-            self._streams += [crops, ends]
-            group.start_soon(self._save_all, crops, ends)
+            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
-        ledger = crop.entry.ledger
-        if ledger is not None and ledger.record.state is JobState.SUBMITTED:
-            ledger.succeeded()
         if self._folder is None:
+            # Nothing is to be saved, so the job is done at once.
             self.end(crop.entry, _succeeded(crop, ()))
         else:
+            ledger = crop.entry.ledger
+            if ledger is not None and ledger.record.state is JobState.SUBMITTED:
+                ledger.succeeded()
             self._crops[0].send_nowait(crop)
 
     def end(self, entry: Entry, outcome: Outcome) -> None:
@@ -134,15 +133,7 @@ class Harvest:
                 files.append(saved.path)
                 self._tell(crop, saved.path, saved.size)
         except KlingError as error:
-            return Failed(
-                key=crop.entry.key,
-                job=crop.entry.job,
-                error=error,
-                task=crop.task,
-                attempts=crop.entry.attempts,
-                account=crop.account,
-                external_task_id=crop.entry.external_task_id,
-            )
+            return failed(crop.entry, error, crop.task, crop.account)
         return _succeeded(crop, tuple(files))
 
     def _tell(self, crop: Crop, path: Path, size: int) -> None:
@@ -165,35 +156,61 @@ class Harvest:
                 await self._write_down(batch)
                 for entry, outcome in batch:
                     self._deliver(entry, outcome)
+        if self._folder is not None:
+            await self._folder.sync()
+            if self.journal is not None:
+                self.journal.clean = True
 
     async def _write_down(self, batch: list[tuple[Entry, Outcome]]) -> None:
         """Write the states of what ended, and when those are on the disk, the lines."""
         now = datetime.now(UTC)
-        lines: list[str] = []
+        rows: list[dict[str, Any]] = []
+        # Rows that no journal knows of may have been written down before.
+        once = self.journal is not None and self.journal.rebuilt
         for entry, outcome in batch:
             row = result_row(outcome, self._folder.path if self._folder else None, now)
-            if _record_end(entry, outcome, row) and self._folder is not None:
-                lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+            if self.journal is None or _record_end(entry, outcome, row):
+                rows.append(row)
+                once = once or entry.ledger is None
         if self.journal is not None:
             await self.journal.flush()
         crash_point("after-done")
-        if self._folder is not None and lines:
-            await self._folder.write(lines)
+        if self._folder is not None and rows:
+            await self._folder.write(rows, once=once)
 
 
 def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
-    """Note the end of *entry* on its page; False if its life goes on, for example because its task still runs."""
+    """
+    Note the end of *entry* on its page; False if it is not to be written down.
+
+    That is so when its life goes on, for example because its task still runs, and when its key is that of another job.
+    """
     ledger = entry.ledger
     if ledger is None:
-        return True
+        return entry.job is None
     if isinstance(outcome, Succeeded):
+        _close_parts(entry, row)
         ledger.done(row)
         return True
     assert isinstance(outcome, Failed), "what was skipped is not brought in"
-    if not is_final(ledger.record.state, outcome.error):
+    if not _is_over(ledger.record, outcome.error):
         return False
+    _close_parts(entry, row)
     ledger.failed(row, lost=isinstance(outcome.error, TaskNotFound))
     return True
+
+
+def _is_over(record: JobRecord, error: KlingError) -> bool:
+    # A job in parts is under way before the first of them is accepted, and may be refused then.
+    refused = record.divided and judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}
+    return refused or is_final(record.state, error)
+
+
+def _close_parts(entry: Entry, row: dict[str, Any]) -> None:
+    # Before the job itself, so that a crash in between leaves no part open that nobody takes up.
+    for part in entry.parts:
+        if part.ledger is not None and part.ledger.record.state is JobState.SUCCEEDED:
+            part.ledger.done({"key": row["key"], "task_id": part.ledger.record.task_id, "part": part.number})
 
 
 def _all_of(
@@ -206,7 +223,6 @@ def _all_of(
 
 
 def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
-    assert crop.entry.job is not None, "rows that are no job have no task"
     return Succeeded(
         key=crop.entry.key,
         job=crop.entry.job,
@@ -216,4 +232,19 @@ def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
         attempts=crop.entry.attempts,
         account=crop.account,
         external_task_id=crop.entry.external_task_id,
+        parts=crop.entry.tasks,
+    )
+
+
+def failed(entry: Entry, error: KlingError, task: Task | None, account: str) -> Failed:
+    """Return the outcome of *entry* that ended with *error*."""
+    return Failed(
+        key=entry.key,
+        job=entry.job,
+        error=error,
+        task=task,
+        attempts=entry.attempts,
+        account=account,
+        external_task_id=entry.external_task_id,
+        parts=entry.tasks,
     )

@@ -37,6 +37,7 @@ class BatchOptions:
     journal: str | PathLike[str] | None = None
     update: bool = False
     budget: int | None = field(default=None, validator=_count)
+    split: bool = False
     in_order: bool = False
     errors: Literal["collect", "raise"] = field(default="collect", validator=_errors)
     max_failures: int | None = field(default=None, validator=_count)

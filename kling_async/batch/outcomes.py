@@ -22,7 +22,8 @@ class Succeeded:
 
     *files* are the paths of the pictures in their order, *units* is what the service says it cost (None where it says
     nothing), *attempts* how many tasks were made for the job. *job* is None only for a task that an earlier run made and
-    whose row is no longer in the input.
+    whose row is no longer in the input. For a job that was split, *parts* are its tasks and *task* is all of them in one:
+    their pictures in order, their units added up, their ids with commas between; *attempts* counts such sets.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Succeeded:
     attempts: int = 1
     account: str = ""
     external_task_id: str = ""
+    parts: tuple[Task, ...] = field(default=(), repr=False)
 
     def unwrap(self) -> Task:
         """Return the task."""
@@ -44,7 +46,9 @@ class Failed:
     """
     The job did not bring its pictures; *error* says why and what to do.
 
-    *job* is None for a row that is no job. *task* is there when one was made, which may have been charged.
+    *job* is None for a row that is no job. *task* is there when one was made, which may have been charged. For a job that
+    was split, *parts* are the tasks that were made and *task* is all of them in one, with the pictures of those that
+    succeeded.
     """
 
     key: str
@@ -54,6 +58,7 @@ class Failed:
     attempts: int = 0
     account: str = ""
     external_task_id: str = ""
+    parts: tuple[Task, ...] = field(default=(), repr=False)
 
     def unwrap(self) -> Task:
         """Raise *error*."""

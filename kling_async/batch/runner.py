@@ -22,20 +22,24 @@ from attrs import define, evolve, field
 from kling_async._crash import crash_point
 from kling_async.batch.counts import Counts
 from kling_async.batch.entries import Entry, Input, entries, external_id
-from kling_async.batch.harvest import Crop, Harvest
+from kling_async.batch.harvest import Crop, Harvest, failed
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outbox import Outbox
 from kling_async.batch.outcomes import Failed, Outcome, Skipped
-from kling_async.batch.resume import Attach, Disposition, Refuse, Resumption, Skip, Submit
+from kling_async.batch.resume import Attach, Disposition, Divide, Refuse, Resumption, Skip, Submit
 from kling_async.batch.sinks import Folder
+from kling_async.batch.splitting import Splitter
 from kling_async.batch.waiting import Run, Waiting
 from kling_async.client.creation import Rules
 from kling_async.client.engine import Engine
+from kling_async.client.link import Link
 from kling_async.client.multi_image import prepare
 from kling_async.client.queries import Queries
+from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party
 from kling_async.errors import BatchStopped, BudgetSpent, KlingError, SubmissionUnknown, TaskTimeout
 from kling_async.journal.journal import Journal
+from kling_async.protocol.parts import shown_key
 from kling_async.protocol.tasks import Task
 from kling_async.protocol.verdict import Verdict, judge
 
@@ -69,6 +73,7 @@ class Runner:
     waiting: Waiting = field(init=False)
     _harvest: Harvest = field(init=False)
     _party: Party = field(init=False)
+    _splitter: Splitter = field(init=False)
     _resumption: Resumption | None = field(default=None, init=False)
     # Without a journal, part of every external id, so that two runs of the same jobs make tasks of their own.
     _name: str = field(init=False)
@@ -110,6 +115,7 @@ class Runner:
         self._name = secrets.token_hex(8)
         self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
+        self._splitter = Splitter(self, self._engine, self._queries)
 
     # The life of a batch.
 
@@ -120,9 +126,10 @@ class Runner:
         try:
             with self._scope:
                 if self._folder is not None:
-                    await self._folder.open()
+                    await self._folder.open(self._options.journal_path)
                 if self._options.journal_path is not None:
-                    journal = await Journal.open(self._options.journal_path, run=_run_name(self._folder))
+                    name = self._folder.run_name if self._folder is not None else None
+                    journal = await Journal.open(self._options.journal_path, run=name)
                     await self._resume(journal)
                 async with anyio.create_task_group() as group:
                     self._harvest.start(group)
@@ -137,9 +144,8 @@ class Runner:
         if self._folder is not None:
             await self._folder.mend(journal)
         self._harvest.journal = journal
-        has_history = self._folder is not None and self._folder.has_history
         self._resumption = Resumption(
-            journal, self._engine, self._queries, update=self._options.update, has_history=has_history
+            journal, self._engine, self._queries, options=self._options, folder=self._folder
         )
         await self._resumption.begin()
         self.counts.units_committed = self._resumption.committed
@@ -195,12 +201,12 @@ class Runner:
             if self._workers < _MOST_WORKERS and self._bytes < _MOST_BYTES_WAITING:
                 self._add_worker(group)
             if entry.error is not None:
-                self._fail(entry, entry.error)
+                self.fail(entry, entry.error)
                 continue
             size = entry.bytes_held()
             self._bytes += size
             try:
-                await self._dispose(entry, await self._place(entry))
+                await self._dispose(entry, await self.place(entry))
             finally:
                 self._bytes -= size
         self._workers -= 1
@@ -240,12 +246,19 @@ class Runner:
     def _take_leftovers(self) -> None:
         """Bring in tasks of an earlier run whose rows are gone: they are paid for."""
         for key, ledger, attach in self._resumption.left() if self._resumption else ():
-            entry = Entry(position=self.counts.taken, key=key, ledger=ledger, attempts=ledger.record.attempt)
+            entry = Entry(
+                position=self.counts.taken, key=shown_key(key), ledger=ledger, attempts=ledger.record.attempt
+            )
             entry.external_task_id = ledger.record.external_task_id
             self._count_in()
-            self._begin_waiting(Run(entry, attach.link, attach.row))
+            self.begin_waiting(Run(entry, attach.link, attach.row))
 
-    async def _place(self, entry: Entry) -> Disposition:
+    def parts_before(self, entry: Entry) -> int | None:
+        """Say into how many parts an earlier run has divided *entry*; None if it sent none."""
+        return self._resumption.parts_of(entry) if self._resumption is not None else None
+
+    async def place(self, entry: Entry) -> Disposition:
+        """Say what is to be done for *entry*, and name its task."""
         if self._resumption is not None:
             return await self._resumption.place(entry)
         entry.external_task_id = external_id(self._name, entry)
@@ -253,11 +266,17 @@ class Runner:
 
     async def _dispose(self, entry: Entry, disposition: Disposition) -> None:
         if isinstance(disposition, Submit):
-            await self._submit(entry)
+            if self._options.split and await self._splitter.needs(entry):
+                await self._splitter.run(entry)
+            else:
+                await self._submit(entry)
+        elif isinstance(disposition, Divide):
+            await self._splitter.run(entry)
         elif isinstance(disposition, Attach):
-            self._begin_waiting(Run(entry, disposition.link, disposition.row))
+            self.counts.units_committed += disposition.units
+            self.begin_waiting(Run(entry, disposition.link, disposition.row))
         elif isinstance(disposition, Refuse):
-            self._fail(entry, disposition.error)
+            self.fail(entry, disposition.error)
         elif isinstance(disposition, Skip):
             self._deliver(
                 entry, Skipped(key=entry.key, reason=disposition.reason, earlier=disposition.earlier)
@@ -266,88 +285,89 @@ class Runner:
     # Submitting.
 
     async def _submit(self, entry: Entry) -> None:
-        assert entry.job is not None, "rows that are no job have an error"
         try:
-            order = await prepare(entry.job, entry.external_task_id, key=entry.key, ledger=entry.ledger)
-            self._commit(entry)
-            link, row = await self._engine.submit(order, self._rules)
+            link, row = await self.make(entry)
         except KlingError as error:
-            self._not_made(entry, error)
+            if self.heed(entry, error):
+                self.fail(entry, error)
+            else:
+                self.drop(entry)
         else:
-            self.counts.creates += 1
-            self._begin_waiting(Run(entry, link, row))
+            self.begin_waiting(Run(entry, link, row))
 
-    def _commit(self, entry: Entry) -> None:
+    async def make(self, entry: Entry) -> tuple[Link, Tracked]:
+        """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        budget, committed = self._options.budget, self.counts.units_committed + entry.job.units
-        if budget is not None and committed > budget:
-            raise BudgetSpent(
-                f"the budget is {budget} units and the next job would commit {committed}; raise it to continue",
-                budget,
-                self.counts.units_committed,
-            )
-        self.counts.units_committed = committed
-        entry.committed = entry.job.units
+        named = entry.whole or entry
+        order = await prepare(entry.job, entry.external_task_id, key=named.key, ledger=entry.ledger)
+        if not entry.committed:
+            self.counts.commit(entry)
+        made = await self._engine.submit(evolve(order, veto=entry.veto), self._rules)
+        self.counts.creates += 1
+        return made
 
-    def _not_made(self, entry: Entry, error: KlingError) -> None:
+    def heed(self, entry: Entry, error: KlingError) -> bool:
+        """Draw the consequences of a task not made; True if the trouble is the job's own, or the task may be there."""
         if isinstance(error, SubmissionUnknown):
             # Its units stay committed, since there may be a task.
             entry.attempts += 1
-            self._fail(entry, error)
-            return
-        self.counts.units_committed -= entry.committed
+            return True
+        self.counts.take_back(entry)
         if judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}:
-            self._fail(entry, error)
-            return
-        # Not this job's trouble but the account's, the service's or ours: the job stays undone.
+            return True
+        # Not this job's trouble but the account's, the service's or ours.
         if isinstance(error, BudgetSpent):
             # What is within the budget and waits for slots is still sent.
             self._take_no_more(error)
         elif not isinstance(error, BatchStopped):
             self.stop(error)
+        return False
+
+    def drop(self, entry: Entry) -> None:
+        """Leave *entry* undone, without an outcome."""
         self.counts.dropped += 1
         self._open -= 1
         self.outbox.put(entry.position, None)
+        self._end_if_done()
 
     # Waiting.
 
-    def _begin_waiting(self, run: Run) -> None:
+    def begin_waiting(self, run: Run) -> None:
+        """Wait for the end of *run*."""
         run.entry.attempts += 1
-        self.counts.in_flight += 1
+        self.counts.in_flight += run.entry.whole is None
         self.waiting.add(run)
 
     def _end_waiting(self, run: Run, timeout: TaskTimeout | None) -> None:
-        self.counts.in_flight -= 1
+        self.counts.in_flight -= run.entry.whole is None
         error = timeout or run.row.error
         task = run.row.task
         if error is None:
             assert task is not None, "what is over without error has a task"
-            self.counts.spend(task)
+            self.counts.saw_end(run.link.name, task, run.row.since)
             try:
                 task.unwrap()
             except KlingError as reason:
                 error = reason
-        if error is not None or task is None:
+        if run.entry.whole is not None:
+            self._splitter.ended(run, error)
+        elif error is not None or task is None:
             assert error is not None, "without a task there is an error"
-            self._fail(run.entry, error, task, run.link.name)
-            return
+            self.fail(run.entry, error, task, run.link.name)
+        else:
+            self.bring(Crop(run.entry, task, run.link.name, self._queries.keeper(run.link, task)))
+
+    def bring(self, crop: Crop) -> None:
+        """Take in what was made; its pictures are saved and its outcome is delivered."""
         self.counts.saving += 1
-        run.entry.saving = True
-        self._harvest.bring(Crop(run.entry, task, run.link.name, self._queries.keeper(run.link, task)))
+        crop.entry.saving = True
+        self._harvest.bring(crop)
 
     # Ending.
 
-    def _fail(self, entry: Entry, error: KlingError, task: Task | None = None, account: str = "") -> None:
-        outcome = Failed(
-            key=entry.key,
-            job=entry.job,
-            error=error,
-            task=task,
-            attempts=entry.attempts,
-            account=account,
-            external_task_id=entry.external_task_id,
-        )
-        self._harvest.end(entry, outcome)
+    def fail(self, entry: Entry, error: KlingError, task: Task | None = None, account: str = "") -> None:
+        """Take in how *entry* failed."""
+        self._harvest.end(entry, failed(entry, error, task, account))
 
     def _deliver(self, entry: Entry, outcome: Outcome) -> None:
         self.counts.saving -= entry.saving
@@ -370,10 +390,6 @@ class Runner:
     def taken(self) -> None:
         """Note that an outcome was taken out, so that there may be room for another job."""
         self._room.set()
-
-
-def _run_name(folder: Folder | None) -> str | None:
-    return folder.run_name if folder is not None else None
 
 
 def _single(error: Exception) -> BaseException:

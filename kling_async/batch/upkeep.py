@@ -6,16 +6,18 @@ Nothing here submits anything.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio.to_thread
-from attrs import frozen
+from attrs import define, evolve, frozen
 
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.sinks import Folder
+from kling_async.batch.splitting import divide
 from kling_async.client.engine import Engine
 from kling_async.client.link import Link
 from kling_async.client.queries import Queries
@@ -24,6 +26,7 @@ from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import JobRecord, JobState
+from kling_async.protocol.parts import is_part, whole_key
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE
 from kling_async.protocol.tasks import Task
 
@@ -70,8 +73,12 @@ def _read_status(path: Path) -> Status:
     storage = Storage.read_only(_existing(path))
     try:
         failures: dict[str, int] = {}
+        totals: dict[JobState, int] = {}
         oldest: float | None = None
         for record in storage.all():
+            if is_part(record.key):
+                continue  # the job's own page sums up
+            totals[record.state] = totals.get(record.state, 0) + 1
             if record.state in {JobState.FAILED, JobState.LOST}:
                 name = failure_code(record)
                 failures[name] = failures.get(name, 0) + 1
@@ -79,7 +86,7 @@ def _read_status(path: Path) -> Status:
                 oldest = min(oldest or record.ended_at, record.ended_at)
         return Status(
             run=storage.meta().get("run", ""),
-            totals={JobState(name): count for name, count in storage.totals().items()},
+            totals=totals,
             failures=failures,
             units=storage.committed_units(),
             expires_at=None if oldest is None else datetime.fromtimestamp(oldest, UTC) + RESULTS_KEPT,
@@ -121,13 +128,16 @@ async def _reopen(path: Path, states: Collection[JobState], codes: Collection[st
         records = await journal.ask(
             lambda storage: [record for record in storage.all() if record.state in states]
         )
-        chosen = [record for record in records if not codes or failure_code(record) in codes]
-        for record in chosen:
-            _begin_again(Ledger(journal, record, time.time))
+        jobs = [record for record in records if not is_part(record.key)]
+        keys = {record.key for record in jobs if not codes or failure_code(record) in codes}
+        for record in records:
+            # What failed of a job in parts is tried again with it; what was made of it is kept.
+            if whole_key(record.key) in keys:
+                _begin_again(Ledger(journal, record, time.time))
         await journal.flush()
     finally:
         await journal.aclose()
-    return len(chosen)
+    return len(keys)
 
 
 def _begin_again(ledger: Ledger) -> None:
@@ -135,6 +145,7 @@ def _begin_again(ledger: Ledger) -> None:
         ledger.free()
     elif ledger.record.state in {JobState.SUBMITTED, JobState.SUCCEEDED}:
         ledger.failed({"error": {"type": "Forgotten"}})
+        ledger.record = evolve(ledger.record, units=0)
         ledger.again()
     else:
         ledger.again()
@@ -162,28 +173,49 @@ async def rebuild(
     engine.enter()
     folder = Folder(out)
     await folder.open()
-    old = await anyio.to_thread.run_sync(_set_aside, out / "journal.db")
-    journal = await Journal.open(out / "journal.db", run=folder.run_name)
+    aside = _Aside()
+    journal = await Journal.open(out / "journal.db", run=folder.run_name, instead_of=aside)
     try:
+        # A list can miss tasks, and this can be cut short, so the next run asks for each row that seems to have no task
+        # before it is sent; and it looks through the folder.
+        await journal.mark_rebuilt()
+        journal.clean = False
         tasks = await _all_tasks(queries)
         found = absent = 0
         async for entry in entries(jobs, by_content=True):
             if entry.job is None:
                 continue
-            match = _last_attempt(entry, journal.run, tasks)
-            ledger = Ledger(journal, _record(entry, journal.run), time.time)
-            if match is None:
-                absent += 1
-                journal.note(ledger.record.moved(JobState.PENDING))
-            else:
+            if _found(entry, journal, tasks) or _found_in_parts(entry, journal, tasks):
                 found += 1
-                ledger.made(match[1].task_id, match[0].name, entry.job.units)
-        # A list can miss tasks, so the next run asks for each row that seems to have none before it is sent.
-        await journal.mark_rebuilt()
+            else:
+                absent += 1
+                journal.note(_record(entry, journal.run).moved(JobState.PENDING))
+        await journal.flush()
     finally:
         await journal.aclose()
         folder.close()
-    return Recovered(found=found, absent=absent, old_journal=old)
+    return Recovered(found=found, absent=absent, old_journal=aside.old)
+
+
+def _found(entry: Entry, journal: Journal, tasks: Mapping[str, tuple[Link, Task]]) -> bool:
+    """Open the page of *entry* with its task, if it has one."""
+    match = _last_attempt(entry, journal.run, tasks)
+    if match is None:
+        return False
+    assert entry.job is not None, "rows that are no job were passed over"
+    entry.ledger = Ledger(journal, _record(entry, journal.run), time.time)
+    entry.ledger.made(match[1].task_id, match[0].name, entry.job.units)
+    return True
+
+
+def _found_in_parts(entry: Entry, journal: Journal, tasks: Mapping[str, tuple[Link, Task]]) -> bool:
+    """Open the pages of *entry* and its parts, if it was divided."""
+    assert entry.job is not None, "rows that are no job were passed over"
+    for count in range(1, entry.job.n + 1):
+        if [part for part in divide(entry, count) if _found(part, journal, tasks)]:
+            Ledger(journal, _record(entry, journal.run), time.time).divide()
+            return True
+    return False
 
 
 def _last_attempt(entry: Entry, run: str, tasks: Mapping[str, tuple[Link, Task]]) -> tuple[Link, Task] | None:
@@ -208,15 +240,23 @@ def _record(entry: Entry, run: str) -> JobRecord:
     )
 
 
-def _set_aside(path: Path) -> Path | None:
-    if not path.exists():
-        return None
-    old = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(old.with_name(old.name + suffix))
-    return old
+@define
+class _Aside:
+    """Moves a journal aside, and keeps where it is then: *old*."""
+
+    old: Path | None = None
+
+    def __call__(self, path: Path) -> None:
+        if not path.exists():
+            return
+        name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        names = (f"{name}-{number}" if number else name for number in itertools.count())
+        self.old = old = next(each for each in map(path.with_name, names) if not each.exists())
+        # The file itself first: without what belongs to it, it would look like a sound journal of an earlier moment.
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(old.with_name(old.name + suffix))
 
 
 async def _all_tasks(queries: Queries) -> dict[str, tuple[Link, Task]]:

@@ -18,11 +18,12 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
-from kling_async.client.turnstile import Party, TurnstileClosed
+from kling_async.client.turnstile import Party, Turnstile, TurnstileClosed
 from kling_async.errors import ConfigError, KlingError
 from kling_async.journal.journal import Journal
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Patience
+from kling_async.protocol.limits import NeverFits
 from kling_async.protocol.retry import RetryQuota
 
 __all__ = ["Engine"]
@@ -89,8 +90,7 @@ class Engine:
             clock=self.clock, background=self.background, emitter=self.emitter, poller=self.poller
         )
         while True:
-            link = self._choose(rules)
-            turnstile = await link.lane(order.model, rules.timeouts)
+            link, turnstile = await self._choose(order, rules)
             # The client may have been closed in the meantime, and its new lanes do not know.
             self.enter()
             patience = self.patience(rules.retries, rules.timeouts)
@@ -99,19 +99,42 @@ class Engine:
             except TurnstileClosed as closed:
                 _log.info("account %s takes no more jobs: %s", link.name, closed.error)
 
-    def _choose(self, rules: Rules) -> Link:
-        """Choose the account of which least is asked; raises the trouble of the first if none takes jobs."""
+    async def _choose(self, order: Order, rules: Rules) -> tuple[Link, Turnstile]:
+        """
+        Choose the account of which least is asked among those that can hold the job at all.
+
+        Raises the trouble of the first account if none takes jobs, or none that could hold this one, and `NeverFits`
+        if there is no such account.
+        """
         if not rules.persistent:
             # A batch ends with that trouble and is run again; a web app stays up.
             for link in self.links:
                 link.relent()
-        working = [link for link in self.links if link.stopped is None]
-        if working:
-            return min(working, key=lambda link: link.load)
-        trouble = self.links[0].stopped
-        assert trouble is not None
+        most = 0
+        for link in sorted(self._working(), key=lambda link: link.load(order.model)):
+            turnstile = await link.lane(order.model, rules.timeouts)
+            ceiling = turnstile.lane.ceiling
+            if link.stopped is None and (ceiling is None or order.slots <= ceiling):
+                return link, turnstile
+            most = max(most, ceiling or 0)
+        stopped = next((link.stopped for link in self.links if link.stopped is not None), None)
+        if stopped is None:
+            raise NeverFits.of(order.slots, most)
         # A copy each time: an error that is raised again and again would keep the frames of all who ever got it.
-        raise copy(trouble) from trouble.__cause__
+        raise copy(stopped) from stopped.__cause__
+
+    def _working(self) -> list[Link]:
+        return [link for link in self.links if link.stopped is None]
+
+    async def ceiling(self, model: str, timeouts: Timeouts) -> int | None:
+        """Return the most slots that one job of *model* can ever have on any account; None if that is not known."""
+        most = 0
+        for link in self._working() or self.links:
+            ceiling = (await link.lane(model, timeouts)).lane.ceiling
+            if ceiling is None:
+                return None
+            most = max(most, ceiling)
+        return most
 
     def resume(self) -> None:
         """Try again all accounts that could take no jobs, since somebody begins anew."""

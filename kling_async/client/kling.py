@@ -144,6 +144,7 @@ class Kling:
         update: bool = False,
         total: int | None = None,
         budget: int | None = None,
+        split: bool = False,
         in_order: bool = False,
         errors: Literal["collect", "raise"] = "collect",
         max_failures: int | None = None,
@@ -157,7 +158,9 @@ class Kling:
         pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *journal*, by default
         `out/journal.db`, keeps every job's state: the same jobs with the same journal continue where they were left,
         even by a crash. A job that changed under its key since then is an error unless *update*. *budget* is the most
-        units to commit, earlier runs included; *total* how many jobs there are, for the statistics. *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
+        units to commit, earlier runs included; *total* how many jobs there are, for the statistics. A job of more pictures
+        than the account has slots for is refused, or, with *split*, made as several tasks that come back as one outcome.
+        *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
         job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
         task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
         the rest of the jobs stays undone.
@@ -171,6 +174,7 @@ class Kling:
             update=update,
             total=total,
             budget=budget,
+            split=split,
             in_order=in_order,
             errors=errors,
             max_failures=max_failures,

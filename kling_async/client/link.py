@@ -160,10 +160,10 @@ class Link:
         if self.stopped is not None and self._clock.now() - self._stopped_at >= _STOPPED_FOR:
             self.resume()
 
-    @property
-    def load(self) -> float:
-        """How much is asked of the account's busiest lane, as a share of what it can hold."""
-        return max((turnstile.load for turnstile in self.lanes.values()), default=0.0)
+    def load(self, model: str) -> float:
+        """How much is asked of the account's lane for *model*, as a share of what it can hold; 0 if it has none yet."""
+        turnstile = self.lanes.get(model)
+        return 0.0 if turnstile is None else turnstile.load
 
     def dismiss(self, error: KlingError) -> None:
         """Send everybody who waits for slots, now and later, away with *error*; creates under way go on."""

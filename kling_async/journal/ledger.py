@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 
 from kling_async._crash import crash_point
 from kling_async.journal.journal import Journal
@@ -21,19 +21,31 @@ __all__ = ["Ledger"]
 
 @define(eq=False)
 class Ledger:
-    """Moves the *record* of one job and writes each move into *journal*; *wall* tells Unix time."""
+    """
+    Moves the *record* of one job and writes each move into *journal*; *wall* tells Unix time.
+
+    *whole* is the page of the job that this is a part of.
+    """
 
     journal: Journal
     record: JobRecord
     _wall: Callable[[], float]
+    whole: Ledger | None = field(default=None, repr=False)
 
     async def intend(self, account: str, units: int) -> None:
         """Write down that a create is about to leave; raises `JournalError`, and then none may."""
+        if self.whole is not None:
+            self.whole.divide()
         self.record = self.record.moved(
             JobState.SUBMITTING, account=account, units=units, submitted_at=self._wall(), error=None
         )
         await self.journal.record(self.record)
         crash_point("after-intent")
+
+    def divide(self) -> None:
+        """Note that the job is under way in parts, which have pages of their own."""
+        if self.record.state is JobState.PENDING:
+            self._move(JobState.SUBMITTED, task_id="", units=0, error=None)
 
     def doubt(self) -> None:
         """Note that a create was sent and nobody knows what became of it."""
@@ -72,6 +84,7 @@ class Ledger:
             external_task_id="",
             task_id="",
             units=0,
+            spent=self.record.spent + self.record.units,
             submitted_at=None,
             ended_at=None,
             result=None,

@@ -28,6 +28,8 @@ MOST_SUBJECTS = 4
 MOST_IMAGES = 9
 # Stated by the vendor for other endpoints only, but a longer one helps nobody.
 LONGEST_URL = 1024
+# Stands between the key of a job and the number of a part of it, so no key may hold it (U+001F, "unit separator").
+KEY_DIVIDER = "\x1f"
 # The service documents no bounds; these are safe as a path segment and in every gateway (R6).
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -133,6 +135,8 @@ def _key(_: Any, attribute: Attribute[Any], value: Any) -> None:
         raise _refuse(
             attribute.name, "a text that is not empty", value, "give the row a name or leave the key out"
         )
+    if value is not None and KEY_DIVIDER in value:
+        raise _refuse(attribute.name, "a text without the character U+001F", value, "take that character out")
     _text(512)(None, attribute, value)
 
 
