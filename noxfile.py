@@ -135,7 +135,7 @@ def bench(session: nox.Session) -> None:
     """Measure speed beside baselines and write the table of docs/performance.md."""
     session.install(".[cli,images]", *group("bench"))
     # From the checkout, whose simulator and server it uses.
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
 
 
 @nox.session(python=LOWEST, default=False)
