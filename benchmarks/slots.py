@@ -16,8 +16,9 @@ _NAME = "benchmarks.slots"
 
 def simulated(options: dict[str, Any]) -> dict[str, float]:
     """Run a lane in virtual time against a service with so many slots."""
-    from kling_async.protocol.limits import Limit
     from simulation.world import Scenario, constant, mixed, simulate
+
+    from kling_async.protocol.limits import Limit
 
     slots, most = options["slots"], options["most"]
     known = Limit.known(slots) if options["known"] else Limit.learned()
