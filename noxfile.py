@@ -79,7 +79,14 @@ def lint(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Demand that the tests take every branch of the pure core."""
     session.install(".[cli,images]", *group("coverage"))
-    session.run(*PYTEST, "--cov=kling_async.protocol", "tests/protocol", "tests/test_errors.py", *session.posargs, env=INSTALLED)
+    session.run(
+        *PYTEST,
+        "--cov=kling_async.protocol",
+        "tests/protocol",
+        "tests/test_errors.py",
+        *session.posargs,
+        env=INSTALLED,
+    )
 
 
 @nox.session(python=LOWEST)
