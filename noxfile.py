@@ -111,7 +111,7 @@ def build(session: nox.Session) -> None:
     """Build the distributions into dist/ and check what they say of themselves."""
     session.install(*group("build"))
     shutil.rmtree(HERE / "dist", ignore_errors=True)
-    session.run("python", "-m", "build", "--installer=pip", *session.posargs)
+    session.run("python", "-m", "build", "--installer=pip")
     session.run("twine", "check", "--strict", *map(str, (HERE / "dist").iterdir()))
 
 
