@@ -1,4 +1,4 @@
-"""Measure everything and write the table into docs/performance.md; under five minutes."""
+"""Measure everything and write the table into docs/performance.md; about five minutes."""
 
 from __future__ import annotations
 
