@@ -23,6 +23,8 @@ from kling_async.errors import KlingError
 from kling_async.journal import storage
 from kling_async.protocol.endpoints import Timeouts
 
+from .power import Disk
+
 __all__ = ["Order", "play"]
 
 # Short, since the service is on this machine; the settle window still spans three look-ups.
@@ -39,7 +41,9 @@ class Order:
     *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so.
 
     What may be wrong on its machine: at the place *hold* another program locks the journal and keeps it locked, for
-    which writers wait *busy* milliseconds; a database has room for *pages* pages; a file has room for *file_size* bytes.
+    which writers wait *busy* milliseconds; a database has room for *pages* pages; a file has room for *file_size* bytes;
+    the power is cut when the *cut*-th place is passed (or first the one called *cut_at*), and what is left of the folder
+    is put into `out.left`.
     """
 
     url: str
@@ -57,6 +61,8 @@ class Order:
     busy: int = 5000
     pages: int = 0
     file_size: int = 0
+    cut: int = 0
+    cut_at: str = ""
 
     def text(self) -> str:
         """Return the order as JSON."""
@@ -84,7 +90,11 @@ def play(order: Order) -> int:
 def _spoil(order: Order) -> None:
     """Make the machine as *order* has it."""
     storage._BUSY_MILLISECONDS = order.busy
-    if order.crash:
+    if order.cut or order.cut_at:
+        disk = Disk(Path(order.out))
+        disk.install()
+        _crash.arm(_Cut(disk, order.cut, order.cut_at))
+    elif order.crash:
         _crash.arm(_Trigger(order.crash, order.nth, lambda: os.kill(os.getpid(), signal.SIGKILL)))
     elif order.hold:
         _crash.arm(_Trigger(order.hold, order.nth, partial(_lock, Path(order.out) / "journal.db")))
@@ -105,6 +115,21 @@ class _Trigger:
             self.left -= 1
             if self.left == 0:
                 self.act()
+
+
+@define
+class _Cut:
+    disk: Disk
+    left: int
+    place: str
+
+    def __call__(self, name: str) -> None:
+        with self.disk._lock:
+            self.disk.note("place", name)
+            self.left -= 1
+            if self.left == 0 or name == self.place:
+                self.disk.cut_power(Path(f"{self.disk.out}.left"))
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 # Kept open, and so the lock held, until the process ends.
