@@ -7,15 +7,18 @@ Names only, each loaded when it is first used (R29): importing this package impo
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from kling_async._version import __version__
 
+# The name alone tells a type checker; the module *typing* would take longer than all of this.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from kling_async.batch.batch import Batch
     from kling_async.batch.manifest import BadRow, Row, read_manifest
     from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
-    from kling_async.batch.statistics import LaneStatistics, Statistics
+    from kling_async.batch.statistics import AccountStatistics, LaneStatistics, Statistics
     from kling_async.client.handles import TaskHandle
     from kling_async.client.kling import Kling
     from kling_async.client.raw import RawReply
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Account": "client.settings",
+    "AccountStatistics": "batch.statistics",
     "BadRow": "batch.manifest",
     "Batch": "batch.batch",
     "Failed": "batch.outcomes",
@@ -54,6 +58,7 @@ _HOMES = {
 
 __all__ = [
     "Account",
+    "AccountStatistics",
     "BadRow",
     "Batch",
     "Failed",

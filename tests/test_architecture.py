@@ -80,6 +80,7 @@ PURE_MODULES = {
     "hmac",
     "ipaddress",
     "itertools",
+    "operator",
     "json",
     "math",
     "re",

@@ -77,7 +77,8 @@ class Batch:
 
     def statistics(self) -> Statistics:
         """Return where the batch stands."""
-        return self._runner.counts.statistics(self._runner.waiting.longest(_SHOWN_WAITING))
+        waiting = self._runner.waiting
+        return self._runner.counts.statistics(waiting.longest(_SHOWN_WAITING), waiting.ages())
 
     def stop(self) -> None:
         """Submit nothing more; what runs is collected and the iteration ends after it."""

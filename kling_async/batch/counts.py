@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from kling_async.batch.entries import Entry
+from kling_async.batch.forecast import seconds_left
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
-from kling_async.batch.statistics import LaneStatistics, Statistics
+from kling_async.batch.statistics import AccountStatistics, LaneStatistics, Statistics
 from kling_async.client.engine import Engine
 from kling_async.client.turnstile import Turnstile
 from kling_async.errors import BudgetSpent
-from kling_async.protocol.tasks import Task
+from kling_async.protocol.tasks import Task, TaskStatus
 
 __all__ = ["Counts"]
 
-# Seconds of finished jobs before the rate of a run says anything about its end.
-_EARLIEST_ETA = 1.0
+
+@define
+class _Tally:
+    """The tasks that ended on one account."""
+
+    succeeded: int = 0
+    failed: int = 0
+    units: Decimal = Decimal(0)
+
+
+@frozen
+class _Use:
+    """What a client's lanes and sessions have done since they began."""
+
+    held: float = 0.0
+    offered: float = 0.0
+    refusals: int = 0
+    requests: int = 0
 
 
 @define(eq=False)
@@ -36,18 +54,27 @@ class Counts:
     dropped: int = field(default=0, init=False)
     creates: int = field(default=0, init=False)
     images: int = field(default=0, init=False)
-    units: Decimal = field(default=Decimal(0), init=False)
     units_committed: int = field(default=0, init=False)
     # The input is used up, so what was taken is all there is.
     complete: bool = field(default=False, init=False)
     _began: float = field(init=False)
     _ended: float | None = field(default=None, init=False)
-    _first_end: float | None = field(default=None, init=False)
-    _requests_before: int = field(init=False)
+    _before: _Use = field(factory=_Use, init=False)
+    _after: _Use | None = field(default=None, init=False)
+    _tallies: dict[str, _Tally] = field(factory=dict, init=False)
+    # Sums over the tasks seen to end: how long they were in flight, and how late that was seen.
+    _durations: float = field(default=0.0, init=False)
+    _lags: float = field(default=0.0, init=False)
+    _ends: int = field(default=0, init=False)
+    _timed_ends: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clock of the batch; what the client did before is not counted."""
         self._began = self._engine.clock.now()
-        self._requests_before = self._requests()
+        self._before = self._use(self._began)
 
     def commit(self, entry: Entry) -> None:
         """Count the units of *entry* as committed; raises `BudgetSpent` if that would pass the budget."""
@@ -67,14 +94,22 @@ class Counts:
         self.units_committed -= entry.committed
         entry.committed = 0
 
-    def spend(self, task: Task) -> None:
-        """Add what the service says *task* cost."""
-        self.units += task.units or 0
+    def saw_end(self, account: str, task: Task, since: float) -> None:
+        """Count a *task* on *account* that has just been seen to have ended; it began at *since*."""
+        tally = self._tallies.setdefault(account, _Tally())
+        good = task.status == TaskStatus.SUCCEED and bool(task.images)
+        tally.succeeded += good
+        tally.failed += not good
+        tally.units += task.units or 0
+        seconds = self._engine.clock.now() - since
+        self._durations += seconds
+        self._ends += 1
+        if task.created_at is not None and task.updated_at is not None:
+            self._lags += max(0.0, seconds - (task.updated_at - task.created_at).total_seconds())
+            self._timed_ends += 1
 
     def count(self, outcome: Outcome) -> None:
         """Note the end of a job."""
-        if self._first_end is None:
-            self._first_end = self._engine.clock.now()
         if isinstance(outcome, Succeeded):
             self.succeeded += 1
             self.images += len(outcome.files)
@@ -86,18 +121,23 @@ class Counts:
     def finish(self) -> None:
         """Stop the clock of the batch."""
         self._ended = self._engine.clock.now()
+        self._after = self._use(self._ended)
 
     @property
     def done(self) -> int:
         """Jobs that ended, however."""
         return self.succeeded + self.failed + self.skipped
 
-    def statistics(self, waiting_for: dict[str, float]) -> Statistics:
-        """Return where the batch stands; *waiting_for* names jobs in flight with their seconds."""
+    def statistics(self, waiting_for: dict[str, float], ages: Sequence[float]) -> Statistics:
+        """
+        Return where the batch stands.
+
+        *waiting_for* names jobs in flight with their seconds; *ages* are the seconds of all tasks in flight.
+        """
         now = self._engine.clock.now()
-        lanes = [turnstile for link in self._engine.links for turnstile in link.lanes.values()]
-        used = sum(turnstile.lane.slot_seconds(now) for turnstile in lanes)
-        offered = sum(turnstile.lane.offered_seconds(now) for turnstile in lanes)
+        lanes = self._lanes()
+        use = self._after or self._use(now)
+        offered = use.offered - self._before.offered
         total = self.taken if self.complete else self._options.total
         return Statistics(
             seconds=(self._ended or now) - self._began,
@@ -108,34 +148,46 @@ class Counts:
             succeeded=self.succeeded,
             failed=self.failed,
             skipped=self.skipped,
-            units=self.units,
+            units=sum((tally.units for tally in self._tallies.values()), Decimal(0)),
             units_committed=self.units_committed,
             budget=self._options.budget,
             creates=self.creates,
-            requests=self._requests() - self._requests_before,
-            refusals=sum(turnstile.lane.refusals for turnstile in lanes),
+            requests=use.requests - self._before.requests,
+            refusals=use.refusals - self._before.refusals,
             images=self.images,
             slots=sum(turnstile.lane.limit for turnstile in lanes),
             slots_held=sum(turnstile.lane.held for turnstile in lanes),
-            slot_utilisation=used / offered if offered > 0 else None,
-            eta=self._eta(total, now),
+            slot_utilisation=(use.held - self._before.held) / offered if offered > 0 else None,
+            eta=self._eta(total, ages),
+            lag=self._lags / self._timed_ends if self._timed_ends else None,
+            accounts=tuple(_account(name, tally) for name, tally in self._tallies.items()),
             lanes=tuple(_lane(turnstile) for turnstile in lanes),
             waiting_for=waiting_for,
         )
 
-    def _requests(self) -> int:
-        return sum(link.session.requests for link in self._engine.links)
+    def _lanes(self) -> list[Turnstile]:
+        return [turnstile for link in self._engine.links for turnstile in link.lanes.values()]
 
-    def _eta(self, total: int | None, now: float) -> float | None:
-        if total is None or self._first_end is None or self._ended is not None:
+    def _use(self, now: float) -> _Use:
+        lanes = [turnstile.lane for turnstile in self._lanes()]
+        return _Use(
+            held=sum(lane.slot_seconds(now) for lane in lanes),
+            offered=sum(lane.offered_seconds(now) for lane in lanes),
+            refusals=sum(lane.refusals for lane in lanes),
+            requests=sum(link.session.requests for link in self._engine.links),
+        )
+
+    def _eta(self, total: int | None, ages: Sequence[float]) -> float | None:
+        if total is None or self._ended is not None:
             return None
-        left = total - self.done - self.dropped
-        elapsed = now - self._began
-        if left <= 0 or elapsed < _EARLIEST_ETA:
-            return 0.0 if left <= 0 else None
-        # Jobs in flight are half done on average; without them the end would look farther at the start of a run.
-        progress = self.done + self.in_flight / 2
-        return elapsed * max(0.0, total - self.dropped - progress) / progress
+        queued = total - self.done - self.dropped - self.in_flight - self.saving
+        if not self._ends:
+            return 0.0 if total == self.done + self.dropped else None
+        return seconds_left(max(0, queued), ages, self._durations / self._ends)
+
+
+def _account(name: str, tally: _Tally) -> AccountStatistics:
+    return AccountStatistics(account=name, succeeded=tally.succeeded, failed=tally.failed, units=tally.units)
 
 
 def _lane(turnstile: Turnstile) -> LaneStatistics:

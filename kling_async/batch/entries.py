@@ -9,7 +9,7 @@ from typing import TypeAlias
 from attrs import define, field
 
 from kling_async.batch.manifest import BadRow, Row
-from kling_async.errors import InvalidJob
+from kling_async.errors import BatchStopped, InvalidJob, KlingError
 from kling_async.journal.ledger import Ledger
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.parts import shown_key
@@ -45,6 +45,8 @@ class Entry:
     parts: tuple[Entry, ...] = field(default=(), repr=False)
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     whole: Entry | None = field(default=None, repr=False)
+    # Why no more parts of it are to be sent.
+    broken: KlingError | None = None
     number: int = 0
     _fingerprint: str = field(default="", init=False, repr=False)
 
@@ -58,6 +60,12 @@ class Entry:
     def shown(self) -> str:
         """The key as people read it."""
         return shown_key(self.key)
+
+    def veto(self) -> BatchStopped | None:
+        """Say why a part is not to be sent though there are slots for it, if so."""
+        if self.whole is None or self.whole.broken is None:
+            return None
+        return BatchStopped(f"{self.shown} is not sent: {self.whole.broken}")
 
     def bytes_held(self) -> int:
         """Return how many bytes of pictures the job holds in memory."""

@@ -91,12 +91,13 @@ class Harvest:
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
-        ledger = crop.entry.ledger
-        if ledger is not None and ledger.record.state is JobState.SUBMITTED:
-            ledger.succeeded()
         if self._folder is None:
+            # Nothing is to be saved, so the job is done at once.
             self.end(crop.entry, _succeeded(crop, ()))
         else:
+            ledger = crop.entry.ledger
+            if ledger is not None and ledger.record.state is JobState.SUBMITTED:
+                ledger.succeeded()
             with suppress(*_SCRIBE_GONE):
                 self._crops[0].send_nowait(crop)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from kling_async.batch.entries import Entry, external_id
 from kling_async.batch.options import BatchOptions
@@ -167,8 +167,7 @@ class Resumption:
                 return refusal
         if ledger.record.state is JobState.PENDING:
             entry.attempts = ledger.record.attempt
-            ledger.record = evolve(
-                ledger.record,
+            ledger.record = ledger.record.revised(
                 fingerprint=fingerprint,
                 external_task_id=external_id(self.journal.run, entry),
                 model=entry.job.model_name,
@@ -190,7 +189,8 @@ class Resumption:
         units = entry.job.units if entry.job else 0
         entry.ledger.made(task.task_id, link.name, units)
         await self._watch(entry.ledger)
-        return evolve(self._attached.pop(entry.key), units=units)
+        found = self._attached.pop(entry.key)
+        return Attach(found.link, found.row, units)
 
     def left(self) -> list[tuple[str, Ledger, Attach]]:
         """Take out the tasks under way whose rows the input no longer has."""

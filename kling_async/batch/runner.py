@@ -128,7 +128,8 @@ class Runner:
                 if self._folder is not None:
                     await self._folder.open(self._options.journal_path)
                 if self._options.journal_path is not None:
-                    journal = await Journal.open(self._options.journal_path, run=_run_name(self._folder))
+                    name = self._folder.run_name if self._folder is not None else None
+                    journal = await Journal.open(self._options.journal_path, run=name)
                     await self._resume(journal)
                 async with anyio.create_task_group() as group:
                     self._harvest.start(group)
@@ -301,7 +302,7 @@ class Runner:
         order = await prepare(entry.job, entry.external_task_id, key=named.key, ledger=entry.ledger)
         if not entry.committed:
             self.counts.commit(entry)
-        made = await self._engine.submit(order, self._rules)
+        made = await self._engine.submit(evolve(order, veto=entry.veto), self._rules)
         self.counts.creates += 1
         return made
 
@@ -343,7 +344,7 @@ class Runner:
         task = run.row.task
         if error is None:
             assert task is not None, "what is over without error has a task"
-            self.counts.spend(task)
+            self.counts.saw_end(run.link.name, task, run.row.since)
             try:
                 task.unwrap()
             except KlingError as reason:
@@ -389,10 +390,6 @@ class Runner:
     def taken(self) -> None:
         """Note that an outcome was taken out, so that there may be room for another job."""
         self._room.set()
-
-
-def _run_name(folder: Folder | None) -> str | None:
-    return folder.run_name if folder is not None else None
 
 
 def _single(error: Exception) -> BaseException:

@@ -82,7 +82,7 @@ class Division:
 
     def fail(self, error: KlingError) -> None:
         """Note *error*; the first one stays."""
-        self.error = self.error or error
+        self.error = self.entry.broken = self.error or error
 
     def tasks(self) -> dict[int, Task]:
         """Return the tasks as they were last seen, by the number of their part."""

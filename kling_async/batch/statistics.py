@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from attrs import field, frozen
 
-__all__ = ["LaneStatistics", "Statistics"]
+__all__ = ["AccountStatistics", "LaneStatistics", "Statistics"]
 
 
 @frozen(kw_only=True)
@@ -23,16 +23,34 @@ class LaneStatistics:
 
 
 @frozen(kw_only=True)
+class AccountStatistics:
+    """One account: the batch's tasks that ended there, how many of them with pictures, and the units they were charged."""
+
+    account: str
+    succeeded: int
+    failed: int
+    units: Decimal
+
+
+@frozen(kw_only=True)
 class Statistics:
     """
     A batch at one moment.
 
     Jobs are *queued* (taken from the input, not submitted), *in_flight* (a task runs), *saving*, or ended as
     *succeeded*, *failed* or *skipped*. *units* is what the service says was spent, *units_committed* what the accepted
-    jobs cost if all succeed, *budget* the bound on that. *creates* counts accepted creates, *requests* every request of the
-    client, *refusals* creates refused for want of slots. *slot_utilisation* is slot-seconds used ÷ slot-seconds the
-    believed limits offered. *seconds* is since the start; *eta* the seconds to the end, None as long as nobody knows.
-    *waiting_for* names the jobs in flight for longest, with their seconds.
+    jobs cost if all succeed, *budget* the bound on that. *creates* counts accepted creates of the batch.
+
+    *requests* and *refusals* (creates refused for want of slots) are those of the whole client while the batch runs, and
+    so is *slot_utilisation*: the slot-seconds that tasks of this client held, the batch's and any other's, ÷ those that
+    the believed limits of its lanes offered, from the start of the batch to now or its end. It includes the start, when
+    slots fill, and the end, when there is nothing left to fill them with.
+
+    *lag* is the mean of the seconds between the end of a task, by the service's `updated_at`, and our seeing it, None as
+    long as no task told. It is taken between two durations, the service's and ours, so that clocks may differ; a sample
+    is never below 0. *seconds* is since the start; *eta* the seconds to the end, None as long as nobody knows.
+    *accounts* counts tasks by account (a job that was split counts once for each task), *lanes* shows what is known of
+    the slots, and *waiting_for* names the jobs in flight for longest, with their seconds.
     """
 
     seconds: float
@@ -54,6 +72,8 @@ class Statistics:
     slots_held: int = 0
     slot_utilisation: float | None = None
     eta: float | None = None
+    lag: float | None = None
+    accounts: tuple[AccountStatistics, ...] = ()
     lanes: tuple[LaneStatistics, ...] = ()
     waiting_for: Mapping[str, float] = field(factory=dict)
 

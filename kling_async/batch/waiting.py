@@ -50,15 +50,20 @@ class Waiting:
         if len(self._runs) == 1:
             self._changed.set()
         if run.row.over:
-            self._finish(run, None)
+            self.finish(run, None)
         else:
-            run.row.listen(lambda row: self._finish(run, None) if row.over else None)
+            run.row.listen(_Ear(self, run))
 
     def longest(self, most: int) -> dict[str, float]:
         """Name the jobs that wait for longest, at most *most*, with their seconds."""
         now = self._clock.now()
         runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
         return {run.entry.shown: now - run.row.since for run, _ in runs}
+
+    def ages(self) -> list[float]:
+        """Return for how many seconds each run has waited."""
+        now = self._clock.now()
+        return [now - run.row.since for run, _ in self._runs.values()]
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
@@ -80,14 +85,27 @@ class Waiting:
                 continue
             left = since + self._limit - self._clock.now()
             if left <= 0:
-                self._finish(oldest, _too_long(oldest, self._limit))
+                self.finish(oldest, _too_long(oldest, self._limit))
             else:
                 with anyio.move_on_after(left):
                     await self._changed.wait()
 
-    def _finish(self, run: Run, error: TaskTimeout | None) -> None:
+    def finish(self, run: Run, error: TaskTimeout | None) -> None:
+        """Take *run* out, because its task is over or was given up for *error*."""
         if self._runs.pop(id(run), None) is not None:
             self._end(run, error)
+
+
+@frozen(eq=False)
+class _Ear:
+    """Listens to the row of one run; half of what a closure weighs, and there is one for each task in flight."""
+
+    _waiting: Waiting
+    _run: Run
+
+    def __call__(self, row: Tracked) -> None:
+        if row.over:
+            self._waiting.finish(self._run, None)
 
 
 def _too_long(run: Run, limit: float) -> TaskTimeout:

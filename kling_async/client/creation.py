@@ -8,6 +8,7 @@ create under way is carried to its end.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from attrs import define, field, frozen
 
@@ -54,7 +55,8 @@ class Order:
     One job ready to be sent: its *body* is complete and carries *external_task_id*.
 
     *adopt* says that a task which has that id already is this job's, as in `flows.submit()`. *ledger* is the job's page
-    in a journal, *units* what it is to say the task costs.
+    in a journal, *units* what it is to say the task costs. *veto* is asked when there are slots, and before anything is
+    sent: what it returns is raised instead.
     """
 
     path: str
@@ -66,6 +68,7 @@ class Order:
     adopt: bool = True
     units: int = 0
     ledger: Ledger | None = None
+    veto: Callable[[], KlingError | None] | None = None
 
 
 @frozen(kw_only=True)
@@ -106,6 +109,10 @@ class Creation:
         while True:
             await self._turnstile.wait(self._ticket)
             crash_point("after-slots")
+            veto = self._order.veto() if self._order.veto is not None else None
+            if veto is not None:
+                self._turnstile.leave(self._ticket)
+                raise veto
             try:
                 result = await self._tools.background.carry(self._send())
             except asyncio.CancelledError:

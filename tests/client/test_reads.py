@@ -81,13 +81,13 @@ async def test_iter_ends_at_the_short_page() -> None:
     """All tasks come once, and no page is asked for after one that is not full."""
     async with Emulator(speed="instant", paint="stamp") as emulator, client(emulator) as kling:
         mi = kling.images.multi_image
-        made = [(await mi.create(job())).task_id for _ in range(7)]
+        made = [(await mi.run(job())).task_id for _ in range(7)]
         seen = [each.task_id async for each in mi.iter(page_size=3)]
         pages = [await mi.list(page=number, page_size=3) for number in (1, 2, 3, 4)]
 
     assert sorted(seen) == sorted(made)
     assert [len(page) for page in pages] == [3, 3, 1, 0]
-    assert sum(record.route == "list" for record in emulator.requests) == 3 + 4
+    assert sum(record.route == "list" for record in emulator.requests) == 3 + 4, "the poller asked for no list"
 
 
 async def test_iter_gives_each_task_once_while_pages_shift() -> None:

@@ -39,7 +39,7 @@ class Disk:
         """Note every flush and every new name from now on."""
         fsync, link, replace = os.fsync, os.link, os.replace
 
-        def noted_fsync(fd: int) -> None:
+        def noted_fsync(fd: Any) -> None:
             fsync(fd)
             with self._lock:
                 self._flushed(os.fstat(fd))

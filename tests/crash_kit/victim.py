@@ -80,7 +80,7 @@ def play(order: Order) -> int:
         report["error"], report["message"] = type(error).__name__, str(error)
     except KeyboardInterrupt:
         report["error"] = "KeyboardInterrupt"
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # whatever it was, the parent must hear of it
         report["error"], report["message"] = "defect", traceback.format_exc()
     finally:
         _crash.arm(None)
@@ -102,7 +102,7 @@ def _spoil(order: Order) -> None:
     if order.file_size:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_size, order.file_size))
     if order.pages:
-        sqlite3.connect = partial(_connect_small, sqlite3.connect, order.pages)
+        sqlite3.connect = partial(_connect_small, sqlite3.connect, order.pages)  # type: ignore[assignment]  # one overload is all that is used
 
 
 @define

@@ -12,6 +12,7 @@ import aiohttp
 
 from kling_async import (
     Account,
+    AccountStatistics,
     BadRow,
     Batch,
     Failed,
@@ -139,6 +140,8 @@ async def batch(kling: Kling, jobs: AsyncIterator[MultiImage], path: Path) -> No
     assert_type(numbers.units, Decimal)
     assert_type(numbers.slot_utilisation, float | None)
     assert_type(numbers.lanes, tuple[LaneStatistics, ...])
+    assert_type(numbers.accounts, tuple[AccountStatistics, ...])
+    assert_type(numbers.lag, float | None)
     async for outcome in kling.batch([]):
         assert_type(outcome, Succeeded | Failed | Skipped)
 
