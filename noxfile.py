@@ -146,3 +146,27 @@ def docs(session: nox.Session) -> None:
     session.install(".[cli]")
     session.run("python", "docs/tables.py", *session.posargs, env=INSTALLED)
     session.run("python", "docs/live_view.py", env=INSTALLED)
+
+
+@nox.session(python=LOWEST, default=False)
+def soak(session: nox.Session) -> None:
+    """Kill 200 runs at random moments, and cut the power at every step of one."""
+    session.install(".[cli,images]", *group("test"))
+    many = INSTALLED | {"KLING_TEST_KILLS": "200", "KLING_TEST_CUTS": "all"}
+    files = ("tests/durability/test_random_kills.py", "tests/durability/test_power_cuts.py")
+    session.run(*PYTEST, *files, *session.posargs, env=many)
+
+
+@nox.session(python=LOWEST, default=False)
+def model(session: nox.Session) -> None:
+    """Try 10,000 sequences of crashes, faults and lost journals against the model of the promise."""
+    session.install(".[cli,images]", *group("test"))
+    many = INSTALLED | {"KLING_TEST_MODEL": "10000"}
+    session.run(*PYTEST, "tests/durability/test_model.py", *session.posargs, env=many)
+
+
+@nox.session(python=LOWEST, default=False)
+def mutations(session: nox.Session) -> None:
+    """Switch each protection off in a copy of the package, and demand that the tests notice."""
+    session.install(".[cli,images]", *group("test"))
+    session.run("python", "tests/durability/mutations.py", *session.posargs)

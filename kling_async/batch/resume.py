@@ -108,6 +108,9 @@ class Resumption:
                 f"the journal {self.journal.path} was lost, and with it what the run has spent of its budget; "
                 "'kling-async recover' finds its tasks again: then run again with the budget"
             )
+        if self.journal.rebuilt:
+            # A task that the lost journal knew may be so young that the service does not find it yet.
+            await self._engine.clock.sleep(self._queries.rules.timeouts.settle)
         limiter = anyio.Semaphore(_LOOKUPS_AT_ONCE)
         async with anyio.create_task_group() as group:
             for record in live:
@@ -226,7 +229,10 @@ class Resumption:
             if self._folder is not None:
                 # The new pictures will have the same names.
                 await self._folder.set_aside(ledger.record)
-            ledger.again()
+            # Other content has another external id already, unless the caller names it. The count begins anew then, so
+            # that a run that has lost its journal looks for the same id.
+            named = entry.job is not None and entry.job.external_task_id is not None
+            ledger.again(ledger.record.attempt + 1 if named else 0)
             return None
         entry.ledger = None
         # Its task, if it runs, keeps its slots and its page, but is nobody's in this run.

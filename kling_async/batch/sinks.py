@@ -122,7 +122,7 @@ class Folder:
             file = self.path / name
             if file.is_file():
                 make_folder(file.parent / EARLIER)
-                file.replace(file.parent / EARLIER / f"{record.attempt + 1}-{file.name}")
+                file.replace(file.parent / EARLIER / f"{record.task_id}-{file.name}")
 
     async def write(self, rows: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Append the lines of *rows*, with *once* only those not there yet; the operating system has them on return."""

@@ -76,11 +76,11 @@ class Ledger:
         to = JobState.LOST if lost and self.record.state is JobState.SUBMITTED else JobState.FAILED
         self._move(to, result=result, error=result.get("error"), ended_at=self._wall())
 
-    def again(self) -> None:
-        """Begin a new attempt, which will have an external id of its own."""
+    def again(self, attempt: int | None = None) -> None:
+        """Begin a new attempt (by default the next one), which will have an external id of its own."""
         self._move(
             JobState.PENDING,
-            attempt=self.record.attempt + 1,
+            attempt=self.record.attempt + 1 if attempt is None else attempt,
             external_task_id="",
             task_id="",
             units=0,

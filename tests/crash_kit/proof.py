@@ -59,6 +59,7 @@ def refresh(server: Remote, **settings: Any) -> None:
         "life": {"seconds": 0.02},
         "lives": [],
         "listing": {},
+        "lag": 0.0,
         "lag_looks": 0,
     }
     server.change(**(base | settings))
@@ -66,8 +67,10 @@ def refresh(server: Remote, **settings: Any) -> None:
 
 
 def states(out: Path) -> dict[str, str]:
-    """Return the state of each job in the journal of *out*, read without the package under test."""
-    with closing(sqlite3.connect(out / "journal.db")) as db:
+    """Return the state of each job in the journal of *out*, read without the package under test; empty for none."""
+    if not (out / "journal.db").exists():
+        return {}
+    with closing(sqlite3.connect(f"{(out / 'journal.db').as_uri()}?mode=ro", uri=True)) as db:
         return dict(db.execute("SELECT key, state FROM jobs"))
 
 

@@ -1,4 +1,4 @@
-"""One run of a client, in a process that may be killed at any moment: `python -m crash_kit.victim '{"url": …}'`."""
+"""One run of a client, in a process that may be killed at any moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import sqlite3
-import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +37,8 @@ class Order:
 
     *rows* are key, prompt and n of each job. The process kills itself when it passes the place *crash* for the *nth*
     time. *action* is `run` (a batch), `recover`, `retry` or `create` (single creates with a client's journal);
-    *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so.
+    *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so; *leave* is how many outcomes
+    it is left after (None: all).
 
     What may be wrong on its machine: at the place *hold* another program locks the journal and keeps it locked, for
     which writers wait *busy* milliseconds; a database has room for *pages* pages; a file has room for *file_size* bytes;
@@ -57,6 +57,7 @@ class Order:
     options: dict[str, Any] = field(factory=dict)
     client: dict[str, Any] = field(factory=dict)
     drain: bool = False
+    leave: int | None = None
     hold: str = ""
     busy: int = 5000
     pages: int = 0
@@ -176,6 +177,8 @@ async def _run(order: Order, report: dict[str, Any]) -> None:
         try:
             async for outcome in batch:
                 report["outcomes"][outcome.key] = _told(outcome)
+                if len(report["outcomes"]) == order.leave:
+                    break
         finally:
             report["committed"] = batch.statistics().units_committed
 
@@ -215,6 +218,3 @@ async def _create(order: Order, report: dict[str, Any]) -> None:
 
 
 _ACTIONS = {"run": _run, "recover": _recover, "retry": _retry, "create": _create}
-
-if __name__ == "__main__":
-    sys.exit(play(Order(**json.loads(sys.argv[1]))))

@@ -21,7 +21,7 @@ from attrs import asdict, define, field, frozen
 
 from .victim import Order, play
 
-__all__ = ["Death", "Zygote"]
+__all__ = ["Death", "Zygote", "serve"]
 
 _HERE = Path(__file__).resolve().parent
 # Seconds after which a client is taken to hang (I8).
@@ -54,7 +54,7 @@ class Zygote:
         path = os.pathsep.join(filter(None, (str(_HERE.parent), os.environ.get("PYTHONPATH"))))
         return cls(
             subprocess.Popen(
-                [sys.executable, "-m", f"{_HERE.name}.zygote"],
+                [sys.executable, "-m", _HERE.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -91,7 +91,8 @@ def _log(order: Order) -> str:
     return Path(f"{order.out}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
 
 
-def _serve() -> None:
+def serve() -> None:
+    """Fork a client for each order that comes in."""
     for line in sys.stdin:
         told = json.loads(line)
         order = Order(**told["order"])
@@ -136,11 +137,3 @@ def _be_client(order: Order) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-if __name__ == "__main__":
-    # Imported where they are used, so not yet.
-    import kling_async.batch.batch
-    import kling_async.client.kling  # noqa: F401  # so that no client has to
-
-    _serve()

@@ -35,7 +35,7 @@ def client_at_work(order: Order, server: Remote, creates: int) -> Iterator[subpr
     """Start a client as users do; inside, at least *creates* of its creates have been accepted."""
     path = os.pathsep.join(filter(None, (str(_TESTS), os.environ.get("PYTHONPATH"))))
     with subprocess.Popen(
-        [sys.executable, "-m", "crash_kit.victim", order.text()], env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-m", "crash_kit", order.text()], env={**os.environ, "PYTHONPATH": path}
     ) as process:
         try:
             deadline = time.monotonic() + 30

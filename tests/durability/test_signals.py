@@ -38,7 +38,7 @@ def signalled(
     report = Path(f"{order.out}.report")
     report.unlink(missing_ok=True)
     with subprocess.Popen(
-        [sys.executable, "-m", "crash_kit.victim", order.text()],
+        [sys.executable, "-m", "crash_kit", order.text()],
         env={**os.environ, "PYTHONPATH": path},
         stderr=subprocess.DEVNULL,
     ) as process:

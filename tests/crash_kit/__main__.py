@@ -1,0 +1,19 @@
+"""`python -m crash_kit '{"url": …}'` is a client that carries out one order; without one, what clients are forked from."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+# So that no client that is forked from here has to import them.
+import anyio._backends._asyncio
+import jwt
+import kling_async.batch.batch
+import kling_async.client.kling
+
+from .victim import Order, play
+from .zygote import serve
+
+if len(sys.argv) > 1:
+    sys.exit(play(Order(**json.loads(sys.argv[1]))))
+serve()
