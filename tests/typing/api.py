@@ -12,13 +12,13 @@ import aiohttp
 
 from kling_async import (
     Account,
+    AccountStatistics,
     BadRow,
     Batch,
     Failed,
     ImageSource,
     Kling,
     KlingError,
-    AccountStatistics,
     LaneStatistics,
     MultiImage,
     Pack,
