@@ -22,11 +22,26 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from attrs import frozen
 
-__all__ = ["Figure", "Run", "Server", "Variants", "compare", "main", "measured", "median", "spread", "table"]
+__all__ = [
+    "TIMES",
+    "Figure",
+    "Lag",
+    "Run",
+    "Server",
+    "Variants",
+    "at_most",
+    "compare",
+    "main",
+    "measured",
+    "median",
+    "run_child",
+    "spread",
+    "table",
+]
 
 Variants: TypeAlias = Mapping[str, Callable[[dict[str, Any]], dict[str, float]]]
 
@@ -35,6 +50,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CORES = sorted(os.sched_getaffinity(0))
 CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]
 
+
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 # In the process of a run.
 
@@ -104,7 +121,7 @@ class Server:
     def __init__(self, **options: float) -> None:
         self._options = {"core": SERVER_CORE, **options}
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         words = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
         command = [sys.executable, "-m", "benchmarks.server", *words]
         self._process = subprocess.Popen(
@@ -178,6 +195,7 @@ def _one(
         "refused": books["refused"],
         "utilisation": books["utilisation"],
         "server_load": books["cpu"] / wall,
+        "server_rate": books["requests"] / books["cpu"],
     }
 
 
@@ -203,12 +221,17 @@ def median(ours: Run, other: Run, name: str) -> float:
 def spread(ours: Run, other: Run, name: str) -> str:
     """Say the ratio of a figure of two variants: the median, and from which to which it went."""
     found = sorted(_ratios(ours, other, name))
-    return f"{statistics.median(found):.3g} × ({found[0]:.3g}–{found[-1]:.3g})"
+    return f"{statistics.median(found):.3g} {TIMES} ({found[0]:.3g} to {found[-1]:.3g})"
 
 
 def _ratios(ours: Run, other: Run, name: str) -> list[float]:
     pairs = zip(ours.figures[name], other.figures[name], strict=True)
     return [mine / max(theirs, 1e-12) for mine, theirs in pairs]
+
+
+def at_most(goal: str, what: str, pair: tuple[Run, Run, str], most: float) -> Figure:
+    """Compare a figure of two variants with the ratio that is the goal."""
+    return Figure(goal, what, f"≤ {most:g} {TIMES}", spread(*pair), median(*pair) <= most)
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -221,7 +244,7 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def main(module: str, variants: Variants, measure: Callable[[int], list[Figure]], *, repeat: int) -> None:
+def main(variants: Variants, measure: Callable[[int], list[Figure]], *, repeat: int) -> None:
     """Be the command line of a benchmark module: compare and print, or as a child do one variant."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--repeat", type=int, default=repeat, help="runs of each variant")

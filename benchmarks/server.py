@@ -22,10 +22,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from benchmarks.pictures import png
+
 PATH = b"/v1/images/multi-image2image"
-_ZEROS = memoryview(bytes(8 << 20))
-_SIGNATURE = b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\rIHDR" + (1024).to_bytes(4) * 2 + b"\x08\x02\x00\x00\x00"
-_TRAILER = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
 class Item:
@@ -80,7 +79,7 @@ class State:
         self.held = self.peak = self.refused = 0
         self.counts: Counter[str] = Counter()
         self.base = ""
-        self.picture = _picture(options.picture_bytes)
+        self.picture = png(bytes(4096), options.picture_bytes)
 
     def create(self, body: bytes) -> bytes:
         """Accept a create or refuse it for want of slots."""
@@ -139,11 +138,6 @@ class State:
         last -= self.options.longest
         used = sum(max(0.0, min(item.ends, last) - item.starts) * item.slots for item in items)
         return used / (self.options.slots * (last - first)) if last > first else 0.0
-
-
-def _picture(size: int) -> bytes:
-    filler = max(0, size - len(_SIGNATURE) - len(_TRAILER))
-    return _SIGNATURE + bytes(_ZEROS[:filler]) + _TRAILER
 
 
 def _envelope(data: bytes) -> bytes:

@@ -7,11 +7,14 @@ Names only, each loaded when it is first used (R29): importing this package impo
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from kling_async._version import __version__
 
+# The name alone tells a type checker; the module *typing* would take longer than all of this.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from kling_async.batch.batch import Batch
     from kling_async.batch.manifest import BadRow, Row, read_manifest
     from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded

@@ -9,14 +9,14 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from attrs import define, field, frozen
 
-from kling_async import Kling, MultiImage
+from kling_async import Kling, MultiImage, Outcome
 from kling_async.emulator import Emulator
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Event
@@ -29,6 +29,7 @@ __all__ = [
     "Plain",
     "answer",
     "client",
+    "collect",
     "creates",
     "job",
     "leaves_nothing",
@@ -69,6 +70,12 @@ def client(server: Emulator | Plain, **options: Any) -> Kling:
 def creates(emulator: Emulator) -> int:
     """Count the creates that reached *emulator*, accepted or not."""
     return sum(record.route == "create" for record in emulator.requests)
+
+
+async def collect(batch: AsyncIterable[Outcome], into: list[Outcome]) -> None:
+    """Take everything that comes, also what came before an error."""
+    async for outcome in batch:
+        into.append(outcome)  # noqa: PERF401 - an error in the middle must not lose what came before
 
 
 async def until(true: Callable[[], object], patience: float = 5.0) -> None:
@@ -138,7 +145,7 @@ class Plain:
         """Return the requests with *method*."""
         return [asked for asked in self.asked if asked.method == method]
 
-    async def __aenter__(self) -> Plain:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self

@@ -41,6 +41,7 @@ ORDER = (
 )
 LEAVES = {
     "_version": "one constant, which every layer may name",
+    "_disk": "files that survive a power cut, for journal, downloads and results",
     "_crash": "named places for tests to kill the process at; nothing happens there otherwise",
 }
 FACE = {ROOT, f"{ROOT}.__main__"}  # names only, loaded when they are used
@@ -79,6 +80,7 @@ PURE_MODULES = {
     "hmac",
     "ipaddress",
     "itertools",
+    "operator",
     "json",
     "math",
     "re",

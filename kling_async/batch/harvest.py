@@ -7,8 +7,8 @@ meanwhile in one go. An outcome goes out only when its line is written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,6 +35,8 @@ from kling_async.protocol.verdict import Verdict, judge
 __all__ = ["Crop", "Harvest", "failed"]
 
 _SAVERS = 16
+# When the journal cannot be written the scribe ends the batch with that error, and nobody else has anything to add.
+_SCRIBE_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 @frozen
@@ -75,7 +77,7 @@ class Harvest:
     journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(init=False, repr=False)
     _ends: _Ends = field(init=False, repr=False)
-    # Everything that must be closed in the end, also if who it was lent to never began; empty before `start()`.
+    # What must be closed in the end; empty before `start()`, so that a batch never begun has nothing to close.
     _streams: list[_Stream] = field(factory=list, init=False, repr=False)
 
     def start(self, group: TaskGroup) -> None:
@@ -85,26 +87,27 @@ class Harvest:
         self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            crops, ends = self._crops[1].clone(), self._ends[0].clone()
-            self._streams += [crops, ends]
-            group.start_soon(self._save_all, crops, ends)
+            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
-        ledger = crop.entry.ledger
-        if ledger is not None and ledger.record.state is JobState.SUBMITTED:
-            ledger.succeeded()
         if self._folder is None:
+            # Nothing is to be saved, so the job is done at once.
             self.end(crop.entry, _succeeded(crop, ()))
         else:
-            self._crops[0].send_nowait(crop)
+            ledger = crop.entry.ledger
+            if ledger is not None and ledger.record.state is JobState.SUBMITTED:
+                ledger.succeeded()
+            with suppress(*_SCRIBE_GONE):
+                self._crops[0].send_nowait(crop)
 
     def end(self, entry: Entry, outcome: Outcome) -> None:
         """Take in how a job ended that has no pictures to be saved."""
         if self._folder is None and self.journal is None:
             self._deliver(entry, outcome)
         else:
-            self._ends[0].send_nowait((entry, outcome))
+            with suppress(*_SCRIBE_GONE):
+                self._ends[0].send_nowait((entry, outcome))
 
     def close(self) -> None:
         """Let savers and scribe end once all is brought in; safe to call again."""
@@ -123,7 +126,9 @@ class Harvest:
     ) -> None:
         async with crops, ends:
             async for crop in crops:
-                ends.send_nowait((crop.entry, await self._save(crop)))
+                outcome = await self._save(crop)
+                with suppress(*_SCRIBE_GONE):
+                    ends.send_nowait((crop.entry, outcome))
 
     async def _save(self, crop: Crop) -> Outcome:
         assert self._folder is not None, "without a folder nothing is saved"
@@ -158,27 +163,38 @@ class Harvest:
                 await self._write_down(batch)
                 for entry, outcome in batch:
                     self._deliver(entry, outcome)
+        if self._folder is not None:
+            await self._folder.sync()
+            if self.journal is not None:
+                self.journal.clean = True
 
     async def _write_down(self, batch: list[tuple[Entry, Outcome]]) -> None:
         """Write the states of what ended, and when those are on the disk, the lines."""
         now = datetime.now(UTC)
-        lines: list[str] = []
+        rows: list[dict[str, Any]] = []
+        # Rows that no journal knows of may have been written down before.
+        once = self.journal is not None and self.journal.rebuilt
         for entry, outcome in batch:
             row = result_row(outcome, self._folder.path if self._folder else None, now)
-            if _record_end(entry, outcome, row) and self._folder is not None:
-                lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+            if self.journal is None or _record_end(entry, outcome, row):
+                rows.append(row)
+                once = once or entry.ledger is None
         if self.journal is not None:
             await self.journal.flush()
         crash_point("after-done")
-        if self._folder is not None and lines:
-            await self._folder.write(lines)
+        if self._folder is not None and rows:
+            await self._folder.write(rows, once=once)
 
 
 def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
-    """Note the end of *entry* on its page; False if its life goes on, for example because its task still runs."""
+    """
+    Note the end of *entry* on its page; False if it is not to be written down.
+
+    That is so when its life goes on, for example because its task still runs, and when its key is that of another job.
+    """
     ledger = entry.ledger
     if ledger is None:
-        return True
+        return entry.job is None
     if isinstance(outcome, Succeeded):
         _close_parts(entry, row)
         ledger.done(row)

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from kling_async.batch.entries import Entry, external_id
+from kling_async.batch.options import BatchOptions
+from kling_async.batch.sinks import Folder
 from kling_async.client.engine import Engine
 from kling_async.client.link import Link
 from kling_async.client.queries import Queries
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Pass
-from kling_async.errors import InvalidJob, KlingError, SubmissionUnknown, TaskNotFound
+from kling_async.errors import InvalidJob, JournalError, KlingError, SubmissionUnknown, TaskNotFound
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
@@ -58,10 +60,11 @@ class Refuse:
 
 @frozen
 class Attach:
-    """The row's task exists: *row* is looked after on *link*."""
+    """The row's task exists: *row* is looked after on *link*. It costs *units* that the journal did not know of."""
 
     link: Link
     row: Tracked
+    units: int = 0
 
 
 @frozen
@@ -79,12 +82,9 @@ class Resumption:
     journal: Journal
     _engine: Engine
     _queries: Queries
-    # Rows that changed under their key since they were done are done anew.
-    _update: bool = field(kw_only=True)
-    # The folder has results of an earlier run. If the journal is new all the same, it was lost.
-    _has_history: bool = field(kw_only=True)
-    # The journal may lack tasks, so each row is asked about before it is sent.
-    _look_first: bool = field(default=False, init=False)
+    _options: BatchOptions = field(kw_only=True)
+    # If the folder has a history and the journal is new all the same, it was lost.
+    _folder: Folder | None = field(kw_only=True)
     # The journal held nothing when it was opened, so nothing need be looked up.
     _fresh: bool = field(default=True, init=False)
     _attached: dict[str, Attach] = field(factory=dict, init=False)
@@ -92,12 +92,22 @@ class Resumption:
     committed: int = field(default=0, init=False)
 
     async def begin(self) -> None:
-        """Ask about what is unknown and watch what runs; raises what `Engine` raises for an account that is gone."""
-        self.committed = await self.journal.ask(Storage.committed_units)
+        """
+        Ask about what is unknown and watch what runs.
+
+        Raises what `Engine` raises for an account that is gone, and `JournalError` for a budget whose use is not known.
+        """
         live = await self.journal.ask(Storage.live)
         totals = await self.journal.ask(Storage.totals)
         self._fresh = not totals
-        self._look_first = self.journal.rebuilt or (self._fresh and self._has_history)
+        if self.journal.is_new and self._folder is not None and self._folder.has_history:
+            # Written down, since a run that is cut short here must not leave a journal that looks complete.
+            await self.journal.mark_rebuilt(lost=True)
+        if self.journal.lost and self._options.budget is not None:
+            raise JournalError(
+                f"the journal {self.journal.path} was lost, and with it what the run has spent of its budget; "
+                "'kling-async recover' finds its tasks again: then run again with the budget"
+            )
         limiter = anyio.Semaphore(_LOOKUPS_AT_ONCE)
         async with anyio.create_task_group() as group:
             for record in live:
@@ -108,11 +118,14 @@ class Resumption:
                 elif not record.divided:
                     await self._watch(ledger)
         await self.journal.flush()
+        # Not before: what was cleared up may have turned out to cost nothing.
+        self.committed = await self.journal.ask(Storage.committed_units)
 
     async def place(self, entry: Entry) -> Disposition:
         """Say what is to be done for *entry*, and give it its page in the journal."""
-        disposition = self._place(entry)
-        if self._look_first and isinstance(disposition, Submit):
+        disposition = await self._place(entry)
+        # A journal that may lack tasks is no proof that there is none.
+        if self.journal.rebuilt and isinstance(disposition, Submit):
             return await self._look(entry)
         ledger = entry.ledger
         if isinstance(disposition, Skip) and entry.whole is not None and ledger and ledger.record.task_id:
@@ -137,7 +150,7 @@ class Resumption:
                 return True
         return False
 
-    def _place(self, entry: Entry) -> Disposition:
+    async def _place(self, entry: Entry) -> Disposition:
         assert entry.job is not None, "a row that is no job has no page"
         ledger = self._ledgers.pop(entry.key, None)
         if ledger is None:
@@ -146,13 +159,12 @@ class Resumption:
         entry.ledger = ledger
         fingerprint = entry.fingerprint()
         if ledger.record.state is not JobState.PENDING and ledger.record.fingerprint != fingerprint:
-            refusal = self._start_over(entry, ledger)
+            refusal = await self._start_over(entry, ledger)
             if refusal is not None:
                 return refusal
         if ledger.record.state is JobState.PENDING:
             entry.attempts = ledger.record.attempt
-            ledger.record = evolve(
-                ledger.record,
+            ledger.record = ledger.record.revised(
                 fingerprint=fingerprint,
                 external_task_id=external_id(self.journal.run, entry),
                 model=entry.job.model_name,
@@ -174,7 +186,8 @@ class Resumption:
         units = entry.job.units if entry.job else 0
         entry.ledger.made(task.task_id, link.name, units)
         await self._watch(entry.ledger)
-        return self._attached.pop(entry.key)
+        found = self._attached.pop(entry.key)
+        return Attach(found.link, found.row, units)
 
     def left(self) -> list[tuple[str, Ledger, Attach]]:
         """Take out the tasks under way whose rows the input no longer has."""
@@ -198,20 +211,26 @@ class Resumption:
         if record.divided:
             return Divide()
         name = record.external_task_id
-        return Refuse(
-            SubmissionUnknown(
-                f"it is still not known whether task {name} was made; nothing was sent again: run again later",
-                name,
+        if record.state in {JobState.SUBMITTED, JobState.SUCCEEDED}:
+            message = f"task {name} belongs to account {record.account!r}, which this client lacks; run again with it"
+        else:
+            message = (
+                f"it is still not known whether task {name} was made; nothing was sent again: run again later"
             )
-        )
+        return Refuse(SubmissionUnknown(message, name))
 
-    def _start_over(self, entry: Entry, ledger: Ledger) -> Refuse | None:
+    async def _start_over(self, entry: Entry, ledger: Ledger) -> Refuse | None:
         """Begin a new attempt for a row that changed under its key, if that is wanted and can be."""
         finished = ledger.record.state in FINISHED
-        if finished and self._update:
+        if finished and self._options.update:
+            if self._folder is not None:
+                # The new pictures will have the same names.
+                await self._folder.set_aside(ledger.record)
             ledger.again()
             return None
         entry.ledger = None
+        # Its task, if it runs, keeps its slots and its page, but is nobody's in this run.
+        self._attached.pop(entry.key, None)
         if finished:
             remedy = "give it another key, put it back, or run with --update (update=True)"
         else:

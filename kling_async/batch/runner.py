@@ -126,7 +126,7 @@ class Runner:
         try:
             with self._scope:
                 if self._folder is not None:
-                    await self._folder.open()
+                    await self._folder.open(self._options.journal_path)
                 if self._options.journal_path is not None:
                     name = self._folder.run_name if self._folder is not None else None
                     journal = await Journal.open(self._options.journal_path, run=name)
@@ -144,9 +144,8 @@ class Runner:
         if self._folder is not None:
             await self._folder.mend(journal)
         self._harvest.journal = journal
-        has_history = self._folder is not None and self._folder.has_history
         self._resumption = Resumption(
-            journal, self._engine, self._queries, update=self._options.update, has_history=has_history
+            journal, self._engine, self._queries, options=self._options, folder=self._folder
         )
         await self._resumption.begin()
         self.counts.units_committed = self._resumption.committed
@@ -274,6 +273,7 @@ class Runner:
         elif isinstance(disposition, Divide):
             await self._splitter.run(entry)
         elif isinstance(disposition, Attach):
+            self.counts.units_committed += disposition.units
             self.begin_waiting(Run(entry, disposition.link, disposition.row))
         elif isinstance(disposition, Refuse):
             self.fail(entry, disposition.error)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -13,19 +14,22 @@ from typing import IO, Any
 import anyio.to_thread
 from attrs import define, field
 
+from kling_async._disk import make_folder, sync_folder, write_whole
 from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
 from kling_async.errors import ApiError, ConfigError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
 from kling_async.journal.storage import Storage
-from kling_async.protocol.lifecycle import FINISHED
+from kling_async.protocol.lifecycle import FINISHED, JobRecord
 from kling_async.protocol.parts import is_part
 from kling_async.protocol.tasks import Task
 
-__all__ = ["IMAGES", "RESULTS", "RUN", "Folder", "describe_error", "result_row"]
+__all__ = ["EARLIER", "IMAGES", "RESULTS", "RUN", "Folder", "describe_error", "result_row"]
 
 RESULTS = "results.jsonl"
 IMAGES = "images"
 RUN = "run.json"
+# In the folder of the pictures: those of attempts before the last.
+EARLIER = "earlier"
 
 # What a picture is called while it is being fetched.
 _PART = re.compile(r"\.[0-9a-f]{8}\.part\Z")
@@ -40,6 +44,8 @@ class Folder:
     run_name: str = field(default="", init=False)
     has_history: bool = field(default=False, init=False)
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
+    # What the results have, as hashes; read when it is first needed, which is seldom.
+    _present: set[int] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def at(cls, out: str | os.PathLike[str] | None) -> Folder | None:
@@ -55,66 +61,90 @@ class Folder:
         """Where pictures go."""
         return self.path / IMAGES
 
-    async def open(self) -> None:
+    async def open(self, journal: Path | None = None) -> None:
         """
         Make the folder and try to write into it, before anything is spent.
 
-        Raises `ConfigError` naming the folder and the reason.
+        Raises `ConfigError` naming the folder and the reason, also if the name of its run cannot be read and there is
+        no *journal* either that knows it.
         """
         try:
-            await anyio.to_thread.run_sync(self._open)
+            await anyio.to_thread.run_sync(self._open, journal)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ConfigError(
                 f"out: expected a folder that can be written to, found {self.path} ({reason}); choose another"
             ) from error
 
-    def _open(self) -> None:
+    def _open(self, journal: Path | None) -> None:
         self.has_history = (self.path / RESULTS).exists()
-        self.images.mkdir(parents=True, exist_ok=True)
+        make_folder(self.images)
         trial = self.images / f".trial-{os.getpid()}"
         trial.write_bytes(b"trial")
         trial.unlink()
-        self.run_name = _run_name(self.path / RUN)
-        self._lines = (self.path / RESULTS).open("a", encoding="utf-8")
+        self.run_name = _run_name(self.path / RUN, known=journal is not None and journal.exists())
 
     async def mend(self, journal: Journal) -> None:
         """
         Put the folder in order after a run that was cut short: half-written pictures go, lines that lack come.
 
-        Only for who holds *journal*, since another run's pictures look just like half-written ones.
+        Only for who holds *journal*, since another run's pictures look just like half-written ones. The results begin
+        only now, so where there are some there was a journal.
         """
+        if not self.run_name:
+            self.run_name = journal.run
+            await anyio.to_thread.run_sync(_write_name, self.path / RUN, journal.run)
+        await anyio.to_thread.run_sync(self._begin, journal.clean)
         if not journal.clean:
-            await anyio.to_thread.run_sync(self._sweep)
-            lines = await journal.ask(self._missing_lines)
-            if lines:
-                await self.write(lines)
+            ended = await journal.ask(_ended)
+            if ended:
+                await self.write(ended, once=True)
+        # Until all of this run is written down.
+        journal.clean = False
 
-    def _sweep(self) -> None:
-        for part in self.images.iterdir():
-            if _PART.search(part.name):
-                part.unlink(missing_ok=True)
-
-    def _missing_lines(self, storage: Storage) -> list[str]:
+    def _begin(self, clean: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
         results = self.path / RESULTS
-        _cut_last_line(results)
-        with results.open(encoding="utf-8") as file:
-            present = {_key_of(line) for line in file}
-        finished = (record for record in storage.all() if record.state in FINISHED and record.result)
-        return [
-            json.dumps(dict(record.result or {}), ensure_ascii=False)
-            for record in finished
-            if record.key not in present and not is_part(record.key)
-        ]
+        if not clean:
+            for part in self.images.iterdir():
+                if _PART.search(part.name):
+                    part.unlink(missing_ok=True)
+            if self.has_history:
+                _cut_last_line(results)
+        self._lines = results.open("a", encoding="utf-8")
+        sync_folder(self.path)
 
-    async def write(self, lines: list[str]) -> None:
-        """Append *lines*; they are with the operating system when this returns."""
-        await anyio.to_thread.run_sync(self._write, lines)
+    async def set_aside(self, record: JobRecord) -> None:
+        """Move the pictures that *record* names out of the way of a new attempt, to `earlier/` beside them."""
+        await anyio.to_thread.run_sync(self._set_aside, record)
 
-    def _write(self, lines: list[str]) -> None:
+    def _set_aside(self, record: JobRecord) -> None:
+        for name in (record.result or {}).get("files", ()):
+            file = self.path / name
+            if file.is_file():
+                make_folder(file.parent / EARLIER)
+                file.replace(file.parent / EARLIER / f"{record.attempt + 1}-{file.name}")
+
+    async def write(self, rows: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
+        """Append the lines of *rows*, with *once* only those not there yet; the operating system has them on return."""
+        await anyio.to_thread.run_sync(self._write, rows, once)
+
+    def _write(self, rows: Sequence[Mapping[str, Any]], once: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
         assert self._lines is not None, "a folder is opened before it is written to"
-        self._lines.write("".join(f"{line}\n" for line in lines))
+        if once:
+            if self._present is None:
+                self._present = _lines_of(self.path / RESULTS)
+            present = self._present
+            rows = [row for row in rows if _identity(row) not in present]
+        if self._present is not None:
+            self._present.update(map(_identity, rows))
+        texts = (json.dumps(dict(row), ensure_ascii=False, allow_nan=False) for row in rows)
+        self._lines.write("".join(f"{text}\n" for text in texts))
         self._lines.flush()
+
+    async def sync(self) -> None:
+        """Have all lines survive a power cut."""
+        assert self._lines is not None, "a folder is opened before it is written to"
+        await anyio.to_thread.run_sync(os.fsync, self._lines.fileno())
 
     def close(self) -> None:
         """Close what is open; safe to call again."""
@@ -123,25 +153,50 @@ class Folder:
             self._lines = None
 
 
-def _run_name(file: Path) -> str:
-    """Return the name of the folder's run, which outlives a lost journal; makes one for a new folder."""
+def _run_name(file: Path, *, known: bool) -> str:
+    """Return the name of the folder's run, which outlives a lost journal; makes one for a new folder, none if *known*."""
     try:
-        name = json.loads(file.read_bytes())["run"]
-    except FileNotFoundError:
-        name = secrets.token_hex(8)
-        file.write_text(json.dumps({"run": name}) + "\n", encoding="utf-8")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"out: expected the name of a run in {file}, found something else; restore or remove it"
-        ) from error
-    return str(name)
+        return str(json.loads(file.read_bytes())["run"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        if known:
+            return ""
+        if not isinstance(error, FileNotFoundError):
+            raise ConfigError(
+                f"out: expected the name of a run in {file}, found something else; restore or remove it"
+            ) from error
+    name = secrets.token_hex(8)
+    _write_name(file, name)
+    return name
 
 
-def _key_of(line: str) -> str | None:
+def _write_name(file: Path, name: str) -> None:
+    # On the disk before anything is paid for: without it a lost journal's tasks could not be found again.
+    write_whole(file, (json.dumps({"run": name}) + "\n").encode())
+
+
+def _ended(storage: Storage) -> list[Mapping[str, Any]]:
+    finished = (record for record in storage.all() if record.state in FINISHED)
+    return [record.result for record in finished if record.result and not is_part(record.key)]
+
+
+def _lines_of(results: Path) -> set[int]:
+    with results.open(encoding="utf-8") as file:
+        return {_identity(row) for row in map(_parsed, file)}
+
+
+def _parsed(line: str) -> Mapping[str, Any]:
     try:
-        return str(json.loads(line)["key"])
-    except (ValueError, KeyError, TypeError):
-        return None  # somebody edited it; the journal knows better
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    return row if isinstance(row, dict) else {}  # somebody edited it; the journal knows better
+
+
+def _identity(row: Mapping[str, Any]) -> int:
+    """Tell one end of a job from another: a job that is tried again ends more than once."""
+    error = row.get("error")
+    reason = str(error.get("message")) if isinstance(error, dict) and not row.get("task_id") else ""
+    return hash((str(row.get("key")), str(row.get("status")), str(row.get("task_id")), reason))
 
 
 def _cut_last_line(file: Path) -> None:

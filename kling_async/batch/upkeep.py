@@ -6,13 +6,14 @@ Nothing here submits anything.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio.to_thread
-from attrs import frozen
+from attrs import define, evolve, frozen
 
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.sinks import Folder
@@ -144,6 +145,7 @@ def _begin_again(ledger: Ledger) -> None:
         ledger.free()
     elif ledger.record.state in {JobState.SUBMITTED, JobState.SUCCEEDED}:
         ledger.failed({"error": {"type": "Forgotten"}})
+        ledger.record = evolve(ledger.record, units=0)
         ledger.again()
     else:
         ledger.again()
@@ -171,9 +173,13 @@ async def rebuild(
     engine.enter()
     folder = Folder(out)
     await folder.open()
-    old = await anyio.to_thread.run_sync(_set_aside, out / "journal.db")
-    journal = await Journal.open(out / "journal.db", run=folder.run_name)
+    aside = _Aside()
+    journal = await Journal.open(out / "journal.db", run=folder.run_name, instead_of=aside)
     try:
+        # A list can miss tasks, and this can be cut short, so the next run asks for each row that seems to have no task
+        # before it is sent; and it looks through the folder.
+        await journal.mark_rebuilt()
+        journal.clean = False
         tasks = await _all_tasks(queries)
         found = absent = 0
         async for entry in entries(jobs, by_content=True):
@@ -184,12 +190,11 @@ async def rebuild(
             else:
                 absent += 1
                 journal.note(_record(entry, journal.run).moved(JobState.PENDING))
-        # A list can miss tasks, so the next run asks for each row that seems to have none before it is sent.
-        await journal.mark_rebuilt()
+        await journal.flush()
     finally:
         await journal.aclose()
         folder.close()
-    return Recovered(found=found, absent=absent, old_journal=old)
+    return Recovered(found=found, absent=absent, old_journal=aside.old)
 
 
 def _found(entry: Entry, journal: Journal, tasks: Mapping[str, tuple[Link, Task]]) -> bool:
@@ -235,15 +240,23 @@ def _record(entry: Entry, run: str) -> JobRecord:
     )
 
 
-def _set_aside(path: Path) -> Path | None:
-    if not path.exists():
-        return None
-    old = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(old.with_name(old.name + suffix))
-    return old
+@define
+class _Aside:
+    """Moves a journal aside, and keeps where it is then: *old*."""
+
+    old: Path | None = None
+
+    def __call__(self, path: Path) -> None:
+        if not path.exists():
+            return
+        name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        names = (f"{name}-{number}" if number else name for number in itertools.count())
+        self.old = old = next(each for each in map(path.with_name, names) if not each.exists())
+        # The file itself first: without what belongs to it, it would look like a sound journal of an earlier moment.
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(old.with_name(old.name + suffix))
 
 
 async def _all_tasks(queries: Queries) -> dict[str, tuple[Link, Task]]:

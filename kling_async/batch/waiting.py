@@ -27,13 +27,17 @@ class Run:
 
 @define(eq=False)
 class Waiting:
-    """Holds the runs of a batch; *end* is called once for each, with the error if it was given up after *limit* seconds."""
+    """
+    Holds the runs of a batch; *end* is called once for each, with the error if it was given up after *limit* seconds.
+
+    Time in which nobody waited, because an earlier run was cut short, does not count.
+    """
 
     _clock: Clock
     _limit: float | None
     _end: Callable[[Run, TaskTimeout | None], None]
-    # By identity: the parts of one job have one position.
-    _runs: dict[int, Run] = field(factory=dict, init=False)
+    # By identity, since the parts of one job have one position; each with the moment at which the waiting began.
+    _runs: dict[int, tuple[Run, float]] = field(factory=dict, init=False)
     _changed: anyio.Event = field(factory=anyio.Event, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -42,24 +46,24 @@ class Waiting:
 
     def add(self, run: Run) -> None:
         """Wait for the end of *run*, which may have come already."""
-        self._runs[id(run)] = run
+        self._runs[id(run)] = run, self._clock.now()
         if len(self._runs) == 1:
             self._changed.set()
         if run.row.over:
-            self._finish(run, None)
+            self.finish(run, None)
         else:
-            run.row.listen(lambda row: self._finish(run, None) if row.over else None)
+            run.row.listen(_Ear(self, run))
 
     def longest(self, most: int) -> dict[str, float]:
         """Name the jobs that wait for longest, at most *most*, with their seconds."""
         now = self._clock.now()
         runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
-        return {run.entry.shown: now - run.row.since for run in runs}
+        return {run.entry.shown: now - run.row.since for run, _ in runs}
 
     def ages(self) -> list[float]:
         """Return for how many seconds each run has waited."""
         now = self._clock.now()
-        return [now - run.row.since for run in self._runs.values()]
+        return [now - run.row.since for run, _ in self._runs.values()]
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
@@ -75,20 +79,33 @@ class Waiting:
         """Give up on runs past the limit; they are kept in the order in which they began."""
         while self._limit is not None and not self._closed:
             self._changed = anyio.Event()
-            oldest = next(iter(self._runs.values()), None)
+            oldest, since = next(iter(self._runs.values()), (None, 0.0))
             if oldest is None:
                 await self._changed.wait()
                 continue
-            left = oldest.row.since + self._limit - self._clock.now()
+            left = since + self._limit - self._clock.now()
             if left <= 0:
-                self._finish(oldest, _too_long(oldest, self._limit))
+                self.finish(oldest, _too_long(oldest, self._limit))
             else:
                 with anyio.move_on_after(left):
                     await self._changed.wait()
 
-    def _finish(self, run: Run, error: TaskTimeout | None) -> None:
+    def finish(self, run: Run, error: TaskTimeout | None) -> None:
+        """Take *run* out, because its task is over or was given up for *error*."""
         if self._runs.pop(id(run), None) is not None:
             self._end(run, error)
+
+
+@frozen(eq=False)
+class _Ear:
+    """Listens to the row of one run; half of what a closure weighs, and there is one for each task in flight."""
+
+    _waiting: Waiting
+    _run: Run
+
+    def __call__(self, row: Tracked) -> None:
+        if row.over:
+            self._waiting.finish(self._run, None)
 
 
 def _too_long(run: Run, limit: float) -> TaskTimeout:

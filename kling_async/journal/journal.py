@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,6 +25,7 @@ import anyio.to_thread
 from attrs import define, field
 
 from kling_async._crash import crash_point
+from kling_async._disk import make_folder
 from kling_async.errors import JournalError
 from kling_async.journal.storage import Storage, trouble
 from kling_async.protocol.lifecycle import JobRecord
@@ -106,14 +108,19 @@ class Journal:
     """
     An open journal; made by `open()`, ended by `aclose()`.
 
-    *run* is the name of the run, part of every external id: the same as long as the journal lives. *clean* says that
-    its last owner closed it, *rebuilt* that it was put together from the service's list and may lack tasks.
+    *run* is the name of the run, part of every external id: the same as long as the journal lives. *is_new* says that
+    there was none before, *rebuilt* that it is put together from what the service has and may lack tasks, *lost* that
+    this is done row by row, as the rows come, so that it does not know what the run has spent. *clean* says that all that belongs to the run is
+    in order; who makes that untrue or true again says so, and what it says at the end is what the next owner finds.
+    An owner that is killed leaves a journal that is not clean.
     """
 
     path: Path
     run: str
+    is_new: bool
     clean: bool
     rebuilt: bool
+    lost: bool
     _storage: Storage = field(repr=False)
     # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
     _reader: Storage = field(repr=False)
@@ -121,19 +128,21 @@ class Journal:
     _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False, repr=False)
     _queue: SimpleQueue[_Write | _Read | None] = field(factory=SimpleQueue, init=False, repr=False)
     _thread: threading.Thread = field(init=False, repr=False)
+    _closed: bool = field(default=False, init=False)
     failure: JournalError | None = field(default=None, init=False)
     commits: int = field(default=0, init=False)
 
     @classmethod
-    async def open(cls, path: Path, *, run: str | None = None) -> Journal:
+    async def open(
+        cls, path: Path, *, run: str | None = None, instead_of: Callable[[Path], None] | None = None
+    ) -> Journal:
         """
         Open the journal at *path*, or make one for a run named *run* (by default a new name).
 
+        *instead_of* is called once the journal is held and takes away what lies there, so that a new one is made.
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
-        meta, storage, reader, lock = await anyio.to_thread.run_sync(_open, path, run)
-        rebuilt = meta.get("rebuilt") == "yes"
-        journal = cls(path, meta["run"], meta["clean"] == "yes", rebuilt, storage, reader, lock)
+        journal = cls(path, *await anyio.to_thread.run_sync(_open, path, run, instead_of))
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -147,7 +156,7 @@ class Journal:
 
     def note(self, record: JobRecord) -> None:
         """Write *record* with the next commit, in its order, without waiting for it; a failure shows at the next `record()`."""
-        if self.failure is None:
+        if self.failure is None and not self._closed:
             self._queue.put(_Write(record, None))
 
     def find(self, key: str) -> JobRecord | None:
@@ -155,9 +164,8 @@ class Journal:
         return self._reader.get(key)
 
     async def ask(self, query: Callable[[Storage], T]) -> T:
-        """Run *query* in the journal's thread, after all that was written before."""
-        if not self._thread.is_alive():
-            raise JournalError(f"the journal {self.path} is closed")
+        """Run *query* in the journal's thread, after all that was written before; raises `JournalError` once it is closed."""
+        self._check_open()
         done: asyncio.Future[object] = self._loop.create_future()
         self._queue.put(_Read(query, done))
         return await done  # type: ignore[return-value]  # what *query* returned
@@ -167,20 +175,30 @@ class Journal:
         await self.ask(lambda _: None)
         self._check()
 
-    async def mark_rebuilt(self) -> None:
+    async def mark_rebuilt(self, *, lost: bool = False) -> None:
         """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
-        await self.ask(lambda storage: storage.set_meta({"rebuilt": "yes"}))
+        self.rebuilt, self.lost = True, lost
+        await self.ask(lambda storage: storage.set_meta({"rebuilt": "lost" if lost else "yes"}))
         self._check()
 
     async def aclose(self) -> None:
         """Write what is left, close the file and give the lock back; safe to call again."""
-        if self._thread.is_alive():
+        if not self._closed:
+            self._closed = True
             self._queue.put(None)
+        if self._thread.is_alive():
             await anyio.to_thread.run_sync(self._thread.join)
 
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JournalError(
+                f"the journal {self.path} is closed; nothing more can be asked of it or written"
+            )
         if not self._thread.is_alive():
             raise JournalError(f"the journal {self.path} is closed")
 
@@ -209,7 +227,7 @@ class Journal:
         self._reader.close()
         try:
             if self.failure is None:
-                self._storage.set_meta({"clean": "yes"})
+                self._storage.set_meta({"clean": "yes" if self.clean else "no"})
         except JournalError as error:
             self.failure = error
         finally:
@@ -240,9 +258,10 @@ class Journal:
         return partial(_resolve, read.done, None, value)
 
     def _tell(self, answers: list[Callable[[], None]]) -> None:
-        if answers and not self._loop.is_closed():
-            # One wake-up of the loop for the whole group.
-            self._loop.call_soon_threadsafe(_call_all, answers)
+        if answers:
+            # One wake-up of the loop for the whole group; nobody waits in a loop that is closed.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_call_all, answers)
 
 
 def _call_all(answers: list[Callable[[], None]]) -> None:
@@ -259,19 +278,35 @@ def _resolve(done: asyncio.Future[object], error: Exception | None, value: objec
         done.set_result(value)
 
 
-def _open(path: Path, run: str | None) -> tuple[dict[str, str], Storage, Storage, OwnerLock]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise trouble(path, error) from error
+def _open(
+    path: Path, run: str | None, instead_of: Callable[[Path], None] | None
+) -> tuple[str, bool, bool, bool, bool, Storage, Storage, OwnerLock]:
+    """Return what a `Journal` is made of."""
     lock = OwnerLock(path.with_name(f"{path.name}.lock"))
-    lock.take()
-    try:
+    with ExitStack() as undo:
+        try:
+            make_folder(path.parent)
+            lock.take()
+            undo.callback(lock.release)
+            if instead_of is not None:
+                instead_of(path)
+        except OSError as error:
+            raise trouble(path, error) from error
         storage = Storage.open(path)
-        meta = {"run": run or secrets.token_hex(8), "clean": "yes"} | storage.meta()
+        undo.callback(storage.close)
+        found = storage.meta()
+        meta = {"run": run or secrets.token_hex(8), "clean": "no", "rebuilt": "no"} | found
         storage.set_meta(meta | {"clean": "no"})
         reader = Storage.open(path)
-    except BaseException:
-        lock.release()
-        raise
-    return meta, storage, reader, lock
+        undo.pop_all()
+    is_new, rebuilt = "run" not in found, meta["rebuilt"]
+    return (
+        meta["run"],
+        is_new,
+        meta["clean"] == "yes",
+        rebuilt != "no",
+        rebuilt == "lost",
+        storage,
+        reader,
+        lock,
+    )

@@ -84,6 +84,7 @@ class Ledger:
             external_task_id="",
             task_id="",
             units=0,
+            spent=self.record.spent + self.record.units,
             submitted_at=None,
             ended_at=None,
             result=None,

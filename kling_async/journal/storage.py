@@ -15,10 +15,11 @@ from typing import Any
 
 from attrs import define, field
 
+from kling_async._disk import sync_folder
 from kling_async.errors import JournalError
 from kling_async.protocol.lifecycle import JobRecord, JobState
 
-__all__ = ["SCHEMA_VERSION", "Storage"]
+__all__ = ["SCHEMA_VERSION", "Storage", "trouble"]
 
 # "KLNG", so that another program's database is told from a journal.
 _APPLICATION_ID = 0x4B4C4E47
@@ -47,12 +48,15 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX jobs_live ON jobs (state) WHERE state IN ('submitting', 'unknown', 'submitted', 'succeeded');
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN spent INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _COLUMNS = (
     "key", "state", "fingerprint", "attempt", "external_task_id", "account", "model", "slots", "units", "task_id",
-    "submitted_at", "ended_at", "result", "error",
+    "submitted_at", "ended_at", "result", "error", "spent",
 )  # fmt: skip
 _UPSERT = (
     f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608  # names of our own
@@ -79,9 +83,9 @@ class Storage:
         try:
             if path.exists() and path.stat().st_size:
                 _examine(path)
-            db = sqlite3.connect(
-                path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
-            )
+            else:
+                _make(path)
+            db = _connect(path)
             try:
                 _prepare(db, path)
             except BaseException:
@@ -95,9 +99,9 @@ class Storage:
     def read_only(cls, path: Path) -> Storage:
         """Open the journal at *path* only to look; its owner may be at work. Raises as `open()` does."""
         try:
-            _examine(path)
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            return cls(path, sqlite3.connect(uri, uri=True, timeout=_BUSY_MILLISECONDS / 1000))
+            version = _examine(path)
+            db = sqlite3.connect(_to_read(path), uri=True, timeout=_BUSY_MILLISECONDS / 1000)
+            return cls(path, db if version == SCHEMA_VERSION else _migrated_copy(db))
         except (sqlite3.Error, OSError) as error:
             raise trouble(path, error) from error
 
@@ -136,8 +140,8 @@ class Storage:
         return dict(self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
 
     def committed_units(self) -> int:
-        """Add up what is committed for all jobs."""
-        (units,) = self._db.execute("SELECT coalesce(sum(units), 0) FROM jobs").fetchone()
+        """Add up what is committed for all jobs, earlier attempts included."""
+        (units,) = self._db.execute("SELECT coalesce(sum(units + spent), 0) FROM jobs").fetchone()
         return int(units)
 
     def meta(self) -> dict[str, str]:
@@ -183,13 +187,19 @@ def damaged(path: Path, found: str) -> JournalError:
     )
 
 
-def _examine(path: Path) -> None:
-    """Look at a file without changing a byte of it; raises `JournalError` unless it is a sound journal."""
+def _to_read(path: Path) -> str:
+    # Read-only, so that nothing is repaired, checkpointed or truncated on the way. Without a log nobody is at work, and
+    # then not even the files are made that readers and writers would share.
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    return f"{path.absolute().as_uri()}?mode=ro{alone}"
+
+
+def _examine(path: Path) -> int:
+    """Look at a file without changing a byte of it; its schema's version. Raises `JournalError` unless it is a sound journal."""
     with path.open("rb") as file:
         if file.read(len(_HEADER)) != _HEADER:
             raise damaged(path, "it is no SQLite file")
-    # Read-only, so that nothing is repaired, checkpointed or truncated on the way.
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+    with closing(sqlite3.connect(_to_read(path), uri=True, timeout=_BUSY_MILLISECONDS / 1000)) as db:
         (application,) = db.execute("PRAGMA application_id").fetchone()
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if application not in {0, _APPLICATION_ID} or (application == 0 and _has_tables(db)):
@@ -202,6 +212,44 @@ def _examine(path: Path) -> None:
         verdicts = [row[0] for row in db.execute("PRAGMA quick_check(3)")]
         if verdicts != ["ok"]:
             raise damaged(path, "; ".join(map(str, verdicts))[:200])
+        return int(version)
+
+
+def _migrated_copy(db: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a copy of an older journal in memory, of today's schema: who only looks must not change the file."""
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    with closing(db):
+        db.backup(copy)
+    _migrate(copy)
+    return copy
+
+
+def _make(path: Path) -> None:
+    """
+    Make a new journal, whole or not at all: it is built beside *path* and takes its name when it is on the disk.
+
+    Until its first change of mode a new SQLite file is not safe from being killed: it would be left with a rollback
+    that can only be undone by writing to it, and nothing is written to a file that was not examined.
+    """
+    new = path.with_name(f"{path.name}.new")
+    # What is left of a journal that is gone would be taken for a part of the new one.
+    for file in (new, path):
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+    db = _connect(new)
+    try:
+        _prepare(db, path)
+    finally:
+        db.close()
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Statements are committed one by one, unless a transaction is begun by name.
+    return sqlite3.connect(
+        path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
+    )
 
 
 def _has_tables(db: sqlite3.Connection) -> bool:
@@ -218,6 +266,10 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     # Pages that change often are copied into the file once in 16 MB of log instead of once in 4.
     db.execute("PRAGMA wal_autocheckpoint = 4000")
     db.execute("PRAGMA cache_size = -16000")
+    _migrate(db)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(_MIGRATIONS[version:], version + 1):
         db.executescript(
@@ -229,7 +281,7 @@ def _row(record: JobRecord) -> tuple[Any, ...]:
     return (
         record.key, record.state.value, record.fingerprint, record.attempt, record.external_task_id, record.account,
         record.model, record.slots, record.units, record.task_id, record.submitted_at, record.ended_at,
-        _text(record.result), _text(record.error),
+        _text(record.result), _text(record.error), record.spent,
     )  # fmt: skip
 
 

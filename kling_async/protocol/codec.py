@@ -294,8 +294,10 @@ def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], d
     """
     glances: list[Glance] = []
     ended: dict[str, Any] = {}
-    for item in _entries(data, request_id):
-        task_id = text(item["task_id"])
+    for item in _list_of(data, request_id):
+        task_id = text(item.get("task_id")) if isinstance(item, dict) else ""
+        if not task_id:
+            continue
         status = item.get("task_status")
         # A glance answers for nearly all of them, ten times as fast as the enum.
         if status not in _RUNNING and TaskStatus(text(status)).ended:
@@ -314,6 +316,12 @@ def _seconds(item: Mapping[str, Any]) -> float | None:
 
 
 def _entries(data: object, request_id: str) -> list[dict[str, Any]]:
-    if data is not None and not isinstance(data, list):
+    return [item for item in _objects(_list_of(data, request_id)) if text(item.get("task_id"))]
+
+
+def _list_of(data: object, request_id: str) -> list[Any]:
+    if data is None:
+        return []
+    if not isinstance(data, list):
         raise MalformedReply("expected a list of tasks, found something else", 200, request_id)
-    return [item for item in _objects(data) if text(item.get("task_id"))]
+    return data

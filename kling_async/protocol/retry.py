@@ -65,7 +65,9 @@ def http_date(text: str) -> float | None:
 
 
 def heals(error: errors.KlingError) -> bool:
-    """Tell whether a call that only reads is worth repeating after *error*."""
+    """Tell whether a call that only reads is worth repeating after *error*; a redirect will not change by itself."""
+    if isinstance(error, errors.MalformedReply) and 300 <= error.http_status < 400:
+        return False
     return isinstance(
         error,
         errors.TransportError

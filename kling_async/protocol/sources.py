@@ -66,7 +66,8 @@ class ImageSource:
     def from_url(cls, url: str, field: str = "image") -> ImageSource:
         """Name a picture that the service itself fetches; *url* is passed on as it is and never read here."""
         rule = "an http or https URL with a host and without blanks"
-        if any(char.isspace() or not char.isprintable() for char in url):
+        # Of all blanks only the plain one counts as printable.
+        if " " in url or not url.isprintable():
             raise InvalidJob.because(
                 field, rule, "blanks or control characters in it", "write them as %20 and so on"
             )

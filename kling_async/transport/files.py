@@ -20,6 +20,7 @@ from typing import BinaryIO
 from attrs import Factory, define, field, frozen
 
 from kling_async._crash import crash_point
+from kling_async._disk import sync_folder
 from kling_async.protocol.headers import PictureHeader
 from kling_async.transport.pictures import scan_file
 
@@ -120,7 +121,7 @@ class PartFile:
                 if _sha256(final) != saved.sha256:
                     raise OtherFileExists(errno.EEXIST, "another file has this name", str(final)) from None
                 self._path.unlink()
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             crash_point("after-rename")
             self._ended = True
             return saved
@@ -165,16 +166,6 @@ def _rename_new(part: Path, final: Path) -> None:
         part.rename(final)
     else:
         part.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # has no such call; renames are journalled there
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _sha256(path: Path) -> str:

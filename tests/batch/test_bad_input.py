@@ -138,7 +138,7 @@ def told(outcomes: dict[str, Any], key: str) -> InvalidJob:
 
 
 @pytest.mark.parametrize("name", SLIPS)
-async def test_a_slip_in_a_manifest(folder: Path, tmp_path: Path, name: str) -> None:
+async def test_a_slip_in_a_manifest(folder: Path, name: str) -> None:
     """The row fails with its line, nothing is sent for it, and the rows around it run."""
     slip = SLIPS[name]
     path = folder / f"{abs(hash(name))}.jsonl"
@@ -219,9 +219,7 @@ async def test_each_picture_is_checked(folder: Path, field: str) -> None:
     """A bad scene or style is found as a bad subject is, and named by its own field."""
     async with Emulator(paint="stamp") as emulator, client(emulator) as kling:
         with pytest.raises(InvalidJob) as caught:
-            await kling.images.multi_image.create(
-                subject_images=[folder / "good.png"], **{field: folder / "299.png"}
-            )
+            await CALLS["create"](kling, {"subject_images": [folder / "good.png"], field: folder / "299.png"})
 
     assert_clear(caught.value, field, ("299", "300"))
     assert emulator.requests == []
@@ -235,7 +233,10 @@ async def test_a_byte_order_mark_and_crlf_are_no_mistake(folder: Path) -> None:
     async with Emulator(speed="instant", paint="stamp") as emulator:
         outcomes = await run(path, emulator)
 
-    assert {key: type(outcome) for key, outcome in outcomes.items()} == {"first": Succeeded, "last": Succeeded}
+    assert {key: type(outcome) for key, outcome in outcomes.items()} == {
+        "first": Succeeded,
+        "last": Succeeded,
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"], ids=["nothing", "blank lines", "BOM"])

@@ -45,9 +45,11 @@ async def test_slots_are_never_passed() -> None:
     """Forty jobs of mixed weight at once: each is accepted once, and the account never refuses one."""
     weights = [1 + number % 4 for number in range(40)]
 
-    async with Emulator(slots=9, speed=1, task_seconds=0.05, paint="stamp") as emulator:
-        async with client(emulator) as kling:
-            ended = await run_many(kling, weights)
+    async with (
+        Emulator(slots=9, speed=1, task_seconds=0.05, paint="stamp") as emulator,
+        client(emulator) as kling,
+    ):
+        ended = await run_many(kling, weights)
 
     assert len(ended) == len(emulator.tasks) == creates(emulator) == 40
     assert emulator.peak_slots <= 9
@@ -58,25 +60,29 @@ async def test_no_free_slot_is_waited_out_and_costs_nothing() -> None:
     """Where the account has fewer slots than believed, refused creates wait, and every job is accepted exactly once."""
     log = Log()
 
-    async with Emulator(slots=2, speed=1, task_seconds=0.2, paint="stamp") as emulator:
-        async with client(emulator, slots=6, on_event=log.events.append) as kling:
-            ended = await run_many(kling, [1] * 8)
-            lane = kling._engine.links[0].lanes["kling-v2-1"].lane
+    async with (
+        Emulator(slots=2, speed=1, task_seconds=0.2, paint="stamp") as emulator,
+        client(emulator, slots=6, on_event=log.events.append) as kling,
+    ):
+        ended = await run_many(kling, [1] * 8)
+        lane = kling._engine.links[0].lanes["kling-v2-1"].lane
 
     assert len(ended) == len(emulator.tasks) == 8
     assert {refused.code for refused in log.of(Refused)} == {1303}
     assert 1 <= len(log.of(Refused)) == creates(emulator) - 8 <= 12
     assert log.of(Retried) == []
     assert lane.limit <= 3
-    assert [change.after for change in log.of(LaneChanged)][0] < 6
+    assert log.of(LaneChanged)[0].after < 6
 
 
 async def test_slots_are_read_from_the_packs() -> None:
     """With slots="auto" the first create asks for the packs, once, and the lane has the slots in their name."""
-    async with Emulator(slots=7, speed="instant", paint="stamp") as emulator:
-        async with client(emulator, slots="auto") as kling:
-            await run_many(kling, [1] * 10)
-            lane = kling._engine.links[0].lanes["kling-v2-1"].lane
+    async with (
+        Emulator(slots=7, speed="instant", paint="stamp") as emulator,
+        client(emulator, slots="auto") as kling,
+    ):
+        await run_many(kling, [1] * 10)
+        lane = kling._engine.links[0].lanes["kling-v2-1"].lane
 
     assert lane.limit == 7
     assert [record.route for record in emulator.requests].count("costs") == 1
@@ -88,9 +94,11 @@ async def test_slots_are_read_from_the_packs() -> None:
 )
 async def test_slots_are_learned_where_they_cannot_be_read(trouble: str) -> None:
     """Whatever is wrong with the packs, the lane starts low and no create waits for them."""
-    async with Emulator(slots=9, speed="instant", paint="stamp", faults=trouble) as emulator:
-        async with client(emulator, slots="auto") as kling:
-            ended = await run_many(kling, [1] * 10)
+    async with (
+        Emulator(slots=9, speed="instant", paint="stamp", faults=trouble) as emulator,
+        client(emulator, slots="auto") as kling,
+    ):
+        ended = await run_many(kling, [1] * 10)
 
     assert len(ended) == creates(emulator) == 10
 
@@ -98,8 +106,8 @@ async def test_slots_are_learned_where_they_cannot_be_read(trouble: str) -> None
 async def test_a_job_too_big_for_the_account_is_refused_here() -> None:
     """More pictures than the account has slots is an error that says so; nothing is sent."""
     async with Emulator(slots=3, paint="stamp") as emulator, client(emulator, slots=3) as kling:
-        with pytest.raises(InvalidJob, match="n: expected at most 3.*found 9") as caught:
-            await kling.images.multi_image.create(job(n=9))
+        with pytest.raises(InvalidJob, match=r"n: expected at most 3.*found 9") as caught:
+            _ = await kling.images.multi_image.create(job(n=9))
 
     assert caught.value.field == "n"
     assert creates(emulator) == 0
@@ -129,9 +137,11 @@ def known(**slots: int) -> list[Account]:
 
 async def test_all_accounts_work() -> None:
     """Jobs spread over the accounts by their slots, and no account gets more than it can hold."""
-    async with Emulator(accounts=emulated(a=2, b=6), speed=1, task_seconds=0.1, paint="stamp") as emulator:
-        async with client(emulator, accounts=known(a=2, b=6)) as kling:
-            await run_many(kling, [1] * 32)
+    async with (
+        Emulator(accounts=emulated(a=2, b=6), speed=1, task_seconds=0.1, paint="stamp") as emulator,
+        client(emulator, accounts=known(a=2, b=6)) as kling,
+    ):
+        await run_many(kling, [1] * 32)
 
     shares = {name: sum(task.account == name for task in emulator.tasks) for name in ("a", "b")}
     assert creates(emulator) == 32
@@ -145,9 +155,11 @@ async def test_a_stopped_account_is_left_out() -> None:
     poor, rich = emulated(a=2, b=2)
     poor = EmulatedAccount(**{**_fields(poor), "standing": 1101})
 
-    async with Emulator(accounts=[poor, rich], speed=1, task_seconds=0.02, paint="stamp") as emulator:
-        async with client(emulator, accounts=known(a=2, b=2), on_event=log.events.append) as kling:
-            ended = await run_many(kling, [1] * 12)
+    async with (
+        Emulator(accounts=[poor, rich], speed=1, task_seconds=0.02, paint="stamp") as emulator,
+        client(emulator, accounts=known(a=2, b=2), on_event=log.events.append) as kling,
+    ):
+        ended = await run_many(kling, [1] * 12)
 
     refused = [record for record in emulator.requests if record.code == 1101]
     assert len(ended) == 12
@@ -164,10 +176,12 @@ async def test_when_all_accounts_stopped_the_first_trouble_is_told() -> None:
     """With no account left a create raises what the first one said."""
     accounts = [EmulatedAccount(**{**_fields(each), "standing": 1101}) for each in emulated(a=1, b=1)]
 
-    async with Emulator(accounts=accounts, paint="stamp") as emulator:
-        async with client(emulator, accounts=known(a=1, b=1)) as kling:
-            with pytest.raises(InArrears):
-                await kling.images.multi_image.create(job())
+    async with (
+        Emulator(accounts=accounts, paint="stamp") as emulator,
+        client(emulator, accounts=known(a=1, b=1)) as kling,
+    ):
+        with pytest.raises(InArrears):
+            _ = await kling.images.multi_image.create(job())
 
     assert creates(emulator) == 2
 
@@ -185,7 +199,7 @@ async def test_a_create_refused_after_its_account_stopped_does_not_wait_for_ever
 
         async def one(name: str) -> None:
             with pytest.raises(KlingError) as caught:
-                await kling.images.multi_image.create(job(external_task_id=name))
+                _ = await kling.images.multi_image.create(job(external_task_id=name))
             ends[name] = caught.type
 
         with anyio.fail_after(5):
@@ -204,9 +218,11 @@ async def test_watchers_are_told_the_whole_story() -> None:
     """A job's way is told in order: waiting, submitted, finished; with its key and both ids."""
     log = Log()
 
-    async with Emulator(speed="instant", paint="stamp") as emulator:
-        async with client(emulator, on_event=log.events.append) as kling:
-            task = await kling.images.multi_image.run(job(key="row-1", n=2))
+    async with (
+        Emulator(speed="instant", paint="stamp") as emulator,
+        client(emulator, on_event=log.events.append) as kling,
+    ):
+        task = await kling.images.multi_image.run(job(key="row-1", n=2))
 
     waiting, submitted, finished = log.of(Waiting, Submitted, Finished)
     assert [type(event) for event in (waiting, submitted, finished)] == [Waiting, Submitted, Finished]
@@ -220,9 +236,11 @@ async def test_a_recovered_create_is_told() -> None:
     log = Log()
     faults = [Fault(action="reset-after-accept", times=1)]
 
-    async with Emulator(speed="instant", paint="stamp", faults=faults) as emulator:
-        async with client(emulator, on_event=log.events.append) as kling:
-            handle = await kling.images.multi_image.create(job())
+    async with (
+        Emulator(speed="instant", paint="stamp", faults=faults) as emulator,
+        client(emulator, on_event=log.events.append) as kling,
+    ):
+        handle = await kling.images.multi_image.create(job())
 
     assert [event.task_id for event in log.of(Recovered)] == [handle.task_id]
     assert (creates(emulator), len(emulator.tasks)) == (1, 1)
@@ -246,15 +264,17 @@ async def _sleepy(seen: list[object], event: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "watch", [_raise, _raise_later, partial(_raise_later), lambda event: _raise_later(event)],
+    "watch", [_raise, _raise_later, partial(_raise_later), lambda event: _raise_later((event,))],
     ids=["sync", "async", "partial", "lambda"],
 )  # fmt: skip
 async def test_a_watcher_that_raises_disturbs_nobody(watch: Callable[[object], Any]) -> None:
     """An exception in a watcher is logged, each time, and the jobs go on."""
     with logged() as log:
-        async with Emulator(speed="instant", paint="stamp") as emulator:
-            async with client(emulator, on_event=watch) as kling:
-                ended = await run_many(kling, [1] * 3)
+        async with (
+            Emulator(speed="instant", paint="stamp") as emulator,
+            client(emulator, on_event=watch) as kling,
+        ):
+            ended = await run_many(kling, [1] * 3)
 
     assert len(ended) == 3
     assert sum("the watcher's own mistake" in line for line in log.errors) >= 3
@@ -279,10 +299,12 @@ async def test_async_watchers_are_told_in_order() -> None:
     sync: list[object] = []
     seen: list[object] = []
 
-    async with Emulator(speed="instant", paint="stamp") as emulator:
-        async with client(emulator, on_event=partial(_sleepy, seen)) as kling:
-            kling._engine.emitter.subscribe(sync.append)
-            await run_many(kling, [1] * 5)
-            await until(lambda: len(seen) == len(sync))
+    async with (
+        Emulator(speed="instant", paint="stamp") as emulator,
+        client(emulator, on_event=partial(_sleepy, seen)) as kling,
+    ):
+        kling._engine.emitter.subscribe(sync.append)
+        await run_many(kling, [1] * 5)
+        await until(lambda: len(seen) == len(sync))
 
     assert seen == sync

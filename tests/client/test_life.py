@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.to_thread
 import pytest
 from socket_kit import (
     PATH,
@@ -32,7 +33,7 @@ from socket_kit import (
     until,
 )
 
-from kling_async import Kling, TaskHandle
+from kling_async import Kling, Task, TaskHandle
 from kling_async.emulator import Emulator, Fault
 from kling_async.errors import ConfigError, KlingError
 from kling_async.protocol.events import Refused
@@ -92,7 +93,7 @@ async def _call(call: Call, kling: Kling) -> None:
 
 def test_a_client_is_made_without_a_loop() -> None:
     """Made before any loop runs, a client works in the first one it is used in."""
-    found = []
+    found: list[Task] = []
 
     async def main(port: int) -> None:
         server = Plain(lambda _: answer(task()), port=port)
@@ -220,12 +221,15 @@ async def test_closing_twice_is_closing_once() -> None:
 
 async def test_closing_leaves_nothing_behind(tmp_path: Path) -> None:
     """After a client with running tasks, waits and downloads is closed no task and no socket is left."""
-    async with leaves_nothing(), Emulator(speed=1, task_seconds=0.3, paint="stamp") as emulator:
-        async with client(emulator, slots=3) as kling:
-            handles = [await kling.images.multi_image.create(job()) for _ in range(3)]
-            ended = await handles[0]
-            await ended.images[0].save(tmp_path)
-            await kling.images.multi_image.create(job())
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=0.3, paint="stamp") as emulator,
+        client(emulator, slots=3) as kling,
+    ):
+        handles = [await kling.images.multi_image.create(job()) for _ in range(3)]
+        ended = await handles[0]
+        await ended.images[0].save(tmp_path)
+        _ = await kling.images.multi_image.create(job())
 
 
 @pytest.mark.parametrize("what", ["wait", "events", "create", "batch"])
@@ -264,10 +268,12 @@ async def test_the_last_events_are_told_before_the_end() -> None:
         await asyncio.sleep(0.002)
         told.append(type(event).__name__)
 
-    async with Emulator(speed="instant", paint="stamp") as emulator:
-        async with client(emulator, on_event=watch) as kling:
-            for _ in range(5):
-                await kling.images.multi_image.run(job())
+    async with (
+        Emulator(speed="instant", paint="stamp") as emulator,
+        client(emulator, on_event=watch) as kling,
+    ):
+        for _ in range(5):
+            await kling.images.multi_image.run(job())
 
     assert (told.count("Submitted"), told.count("Finished")) == (5, 5)
 
@@ -288,15 +294,18 @@ async def left_after(work: Awaitable[object], ready: Callable[[], object]) -> tu
 
 async def test_leaving_a_create_that_waits_for_a_slot() -> None:
     """Cancelled in the queue, a create has sent nothing, and the next one gets the slot."""
-    async with leaves_nothing(), Emulator(speed=1, task_seconds=3600.0, slots=1, paint="stamp") as emulator:
-        async with client(emulator, slots=1) as kling:
-            first = await kling.images.multi_image.create(job())
-            lane = kling._engine.links[0].lanes["kling-v2-1"].lane
-            taken, _ = await left_after(kling.images.multi_image.create(job()), lambda: lane.waiting)
-            left = (lane.waiting, lane.held)
-            await emulator.advance(4000)
-            await first
-            second = await kling.images.multi_image.create(job())
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=3600.0, slots=1, paint="stamp") as emulator,
+        client(emulator, slots=1) as kling,
+    ):
+        first = await kling.images.multi_image.create(job())
+        lane = kling._engine.links[0].lanes["kling-v2-1"].lane
+        taken, _ = await left_after(kling.images.multi_image.create(job()), lambda: lane.waiting)
+        left = (lane.waiting, lane.held)
+        await emulator.advance(4000)
+        await first
+        second = await kling.images.multi_image.create(job())
 
     assert taken < 0.1
     assert left == (0, 1)
@@ -307,21 +316,23 @@ async def test_leaving_a_create_in_mid_post() -> None:
     """Cancelled while the POST is under way: at once, one task is made, its slots are held until it ends, its id is told."""
     faults = [Fault(action="delay", route="create", seconds=0.3)]
 
-    async with leaves_nothing():
-        async with Emulator(speed=1, task_seconds=3600.0, paint="stamp", faults=faults) as emulator:
-            async with client(emulator) as kling:
-                mi = kling.images.multi_image
-                turnstiles = kling._engine.links[0].lanes
-                work = mi.create(job(external_task_id="order-1", n=4))
-                taken, error = await left_after(work, lambda: _sent(kling))
-                lane = turnstiles["kling-v2-1"].lane
-                held_at_once = lane.held
-                await until(lambda: emulator.tasks)
-                await until(lambda: kling._engine.poller.watching)
-                held_later = lane.held
-                await emulator.advance(4000)
-                ended = await mi.handle("order-1").wait(timeout=5)
-                await until(lambda: lane.held == 0)
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=3600.0, paint="stamp", faults=faults) as emulator,
+        client(emulator) as kling,
+    ):
+        mi = kling.images.multi_image
+        turnstiles = kling._engine.links[0].lanes
+        work = mi.create(job(external_task_id="order-1", n=4))
+        taken, error = await left_after(work, lambda: _sent(kling))
+        lane = turnstiles["kling-v2-1"].lane
+        held_at_once = lane.held
+        await until(lambda: emulator.tasks)
+        await until(lambda: kling._engine.poller.watching)
+        held_later = lane.held
+        await emulator.advance(4000)
+        ended = await mi.handle("order-1").wait(timeout=5)
+        await until(lambda: lane.held == 0)
 
     assert taken < 0.1
     assert error.__notes__ == ["external_task_id: order-1"]
@@ -342,14 +353,17 @@ async def test_leaving_in_the_moment_of_a_refusal() -> None:
         if isinstance(event, Refused):
             running[0].cancel()
 
-    async with leaves_nothing(), Emulator(speed=1, task_seconds=3600.0, slots=1, paint="stamp") as emulator:
-        async with client(emulator, slots=2, on_event=leave) as kling:
-            await kling.images.multi_image.create(job())
-            running.append(asyncio.ensure_future(kling.images.multi_image.create(job())))
-            with pytest.raises(asyncio.CancelledError):
-                await running[0]
-            lane = kling._engine.links[0].lanes["kling-v2-1"].lane
-            left = (lane.waiting, lane.held)
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=3600.0, slots=1, paint="stamp") as emulator,
+        client(emulator, slots=2, on_event=leave) as kling,
+    ):
+        _ = await kling.images.multi_image.create(job())
+        running.append(asyncio.ensure_future(kling.images.multi_image.create(job())))
+        with pytest.raises(asyncio.CancelledError):
+            await running[0]
+        lane = kling._engine.links[0].lanes["kling-v2-1"].lane
+        left = (lane.waiting, lane.held)
 
     assert left == (0, 1)
 
@@ -358,10 +372,13 @@ async def test_leaving_a_create_while_slots_are_asked_for() -> None:
     """Cancelled while the client learns how many slots there are, a create leaves nothing, and the next one goes through."""
     faults = [Fault(action="delay", route="costs", seconds=0.3, times=1)]
 
-    async with leaves_nothing(), Emulator(speed="instant", paint="stamp", faults=faults) as emulator:
-        async with client(emulator, slots="auto") as kling:
-            taken, _ = await left_after(kling.images.multi_image.create(job()), lambda: _sent(kling))
-            handle = await kling.images.multi_image.create(job())
+    async with (
+        leaves_nothing(),
+        Emulator(speed="instant", paint="stamp", faults=faults) as emulator,
+        client(emulator, slots="auto") as kling,
+    ):
+        taken, _ = await left_after(kling.images.multi_image.create(job()), lambda: _sent(kling))
+        handle = await kling.images.multi_image.create(job())
 
     assert taken < 0.1
     assert [each.task_id for each in emulator.tasks] == [handle.task_id]
@@ -369,15 +386,18 @@ async def test_leaving_a_create_while_slots_are_asked_for() -> None:
 
 async def test_leaving_a_wait() -> None:
     """Cancelled in a wait, nothing is left; the task goes on and can be waited for again."""
-    async with leaves_nothing(), Emulator(speed=1, task_seconds=3600.0, paint="stamp") as emulator:
-        async with client(emulator) as kling:
-            handle = await kling.images.multi_image.create(job())
-            row = handle._row
-            assert row is not None
-            taken, _ = await left_after(handle.wait(), lambda: row._listeners)
-            left = row._listeners
-            await emulator.advance(4000)
-            ended = await handle.wait(timeout=5)
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=3600.0, paint="stamp") as emulator,
+        client(emulator) as kling,
+    ):
+        handle = await kling.images.multi_image.create(job())
+        row = handle._row
+        assert row is not None
+        taken, _ = await left_after(handle.wait(), lambda: row._listeners)
+        left = row._listeners
+        await emulator.advance(4000)
+        ended = await handle.wait(timeout=5)
 
     assert taken < 0.1
     assert left == []
@@ -414,7 +434,7 @@ async def test_leaving_a_download(tmp_path: Path) -> None:
     async with leaves_nothing(), Plain(say) as server, client(server) as kling:
         image = (await kling.images.multi_image.retrieve("t-1")).images[0]
         taken, _ = await left_after(image.save(tmp_path), lambda: len(pictures) == 1)
-        left = list(tmp_path.iterdir())
+        left = await anyio.to_thread.run_sync(lambda: list(tmp_path.iterdir()))
         path = await image.save(tmp_path)
 
     assert taken < 0.5

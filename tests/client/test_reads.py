@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qs
 
+import anyio
 import pytest
 from socket_kit import PATH, Asked, Plain, answer, client, creates, job, leaves_nothing, task
 
@@ -58,7 +60,7 @@ async def test_an_empty_id_is_refused_here(bad: str) -> None:
     """An id that would ask for something else is an error before anything is sent."""
     async with Plain(lambda _: answer(None)) as server, client(server) as kling:
         with pytest.raises(ConfigError, match="expected a task id"):
-            kling.images.multi_image.handle(bad)
+            _ = kling.images.multi_image.handle(bad)
         with pytest.raises(ConfigError, match="expected a task id"):
             await kling.images.multi_image.retrieve(bad)
 
@@ -79,13 +81,13 @@ async def test_iter_ends_at_the_short_page() -> None:
     """All tasks come once, and no page is asked for after one that is not full."""
     async with Emulator(speed="instant", paint="stamp") as emulator, client(emulator) as kling:
         mi = kling.images.multi_image
-        made = [(await mi.create(job())).task_id for _ in range(7)]
+        made = [(await mi.run(job())).task_id for _ in range(7)]
         seen = [each.task_id async for each in mi.iter(page_size=3)]
         pages = [await mi.list(page=number, page_size=3) for number in (1, 2, 3, 4)]
 
     assert sorted(seen) == sorted(made)
     assert [len(page) for page in pages] == [3, 3, 1, 0]
-    assert sum(record.route == "list" for record in emulator.requests) == 3 + 4
+    assert sum(record.route == "list" for record in emulator.requests) == 3 + 4, "the poller asked for no list"
 
 
 async def test_iter_gives_each_task_once_while_pages_shift() -> None:
@@ -108,10 +110,12 @@ async def test_iter_gives_each_task_once_while_pages_shift() -> None:
 
 async def test_iter_asks_no_further_than_it_is_read() -> None:
     """A loop that is left early has asked for one page."""
-    async with Plain(lambda _: answer([task(f"t-{number}") for number in range(2)])) as server:
-        async with client(server) as kling:
-            async for _ in kling.images.multi_image.iter(page_size=2):
-                break
+    async with (
+        Plain(lambda _: answer([task(f"t-{number}") for number in range(2)])) as server,
+        client(server) as kling,
+    ):
+        async for _ in kling.images.multi_image.iter(page_size=2):
+            break
 
     assert len(server.asked) == 1
 
@@ -161,13 +165,16 @@ async def test_events_end_with_a_failure_as_a_status() -> None:
 
 async def test_a_wait_that_takes_too_long_detaches() -> None:
     """`TaskTimeout` has the id, the task goes on at the service, and the same handle can wait again."""
-    async with leaves_nothing(), Emulator(speed=1, task_seconds=3600.0, paint="stamp") as emulator:
-        async with client(emulator) as kling:
-            handle = await kling.images.multi_image.create(job())
-            with pytest.raises(TaskTimeout, match=handle.task_id) as caught:
-                await handle.wait(timeout=0.1)
-            await emulator.advance(4000)
-            ended = await handle.wait(timeout=5)
+    async with (
+        leaves_nothing(),
+        Emulator(speed=1, task_seconds=3600.0, paint="stamp") as emulator,
+        client(emulator) as kling,
+    ):
+        handle = await kling.images.multi_image.create(job())
+        with pytest.raises(TaskTimeout, match=handle.task_id) as caught:
+            await handle.wait(timeout=0.1)
+        await emulator.advance(4000)
+        ended = await handle.wait(timeout=5)
 
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.task_id == ended.task_id
@@ -175,8 +182,6 @@ async def test_a_wait_that_takes_too_long_detaches() -> None:
 
 async def test_many_waiters_of_one_task_are_one_question() -> None:
     """A hundred waits for one task cost no more requests than one."""
-    import anyio
-
     async with Emulator(speed=1, task_seconds=0.3, paint="stamp") as emulator, client(emulator) as kling:
         handle = await kling.images.multi_image.create(job())
         ended = []
@@ -197,17 +202,19 @@ async def test_many_waiters_of_one_task_are_one_question() -> None:
 
 async def test_a_view_shares_everything_but_its_options() -> None:
     """`with_options()` uses the same sessions and slots, keeps the client's own options as they are, and closes nothing."""
-    async with Emulator(speed=1, task_seconds=3600.0, slots=1, paint="stamp") as emulator:
-        async with client(emulator, slots=1) as kling:
-            view = kling.with_options(max_retries=0)
-            await view.images.multi_image.create(job(), priority=1)
-            waiting = kling._engine.links[0].lanes["kling-v2-1"].lane.held
-            emulator.faults = emulator.faults.of("html-502@get:x1")
-            with pytest.raises(Exception, match="502"):
-                await view.images.multi_image.retrieve("any")
-            emulator.faults = emulator.faults.of("html-502@get:x1")
-            with pytest.raises(TaskNotFound):
-                await kling.images.multi_image.retrieve("any")
+    async with (
+        Emulator(speed=1, task_seconds=3600.0, slots=1, paint="stamp") as emulator,
+        client(emulator, slots=1) as kling,
+    ):
+        view = kling.with_options(max_retries=0)
+        _ = await view.images.multi_image.create(job(), priority=1)
+        waiting = kling._engine.links[0].lanes["kling-v2-1"].lane.held
+        emulator.faults = emulator.faults.of("html-502@get:x1")
+        with pytest.raises(Exception, match="502"):
+            await view.images.multi_image.retrieve("any")
+        emulator.faults = emulator.faults.of("html-502@get:x1")
+        with pytest.raises(TaskNotFound):
+            await kling.images.multi_image.retrieve("any")
 
     assert waiting == 1
     assert view._engine is kling._engine
@@ -253,7 +260,8 @@ async def test_the_account_tells_its_packs() -> None:
     async with Emulator(slots=7, units=500, paint="stamp") as emulator, client(emulator) as kling:
         packs = await kling.account.packs()
 
-    assert [(pack.slots, pack.remaining, pack.status) for pack in packs] == [(7, 500, "online")]
+    (pack,) = packs
+    assert (pack.slots, pack.remaining, pack.status) == (7, Decimal(500), "online")
 
 
 # Answers that are none.
@@ -279,9 +287,9 @@ async def test_a_reply_without_external_id_still_answers() -> None:
 # Several accounts.
 
 
-def two(emulator: Emulator, **first: Any) -> list[Account]:
+def two(**first: Any) -> list[Account]:
     return [
-        Account("a", **({"api_key": "key-of-account-a", "slots": 2} | first)),
+        Account("a", **dict[str, Any]({"api_key": "key-of-account-a", "slots": 2} | first)),
         Account("b", api_key="key-of-account-b", slots=2),
     ]
 
@@ -302,13 +310,15 @@ def accounts() -> list[EmulatedAccount]:
 
 async def test_a_task_is_found_in_whichever_account_has_it() -> None:
     """`retrieve()`, `list()` and handles look into all accounts."""
-    async with Emulator(accounts=accounts(), speed="instant", paint="stamp") as emulator:
-        async with client(emulator, accounts=two(emulator)) as kling:
-            mi = kling.images.multi_image
-            made = [await mi.create(job(external_task_id=f"order-{number}")) for number in range(4)]
-            found = [await mi.retrieve(handle.external_task_id) for handle in made]
-            listed = await mi.list()
-            ended = await mi.handle(made[-1].external_task_id).wait(timeout=5)
+    async with (
+        Emulator(accounts=accounts(), speed="instant", paint="stamp") as emulator,
+        client(emulator, accounts=two()) as kling,
+    ):
+        mi = kling.images.multi_image
+        made = [await mi.create(job(external_task_id=f"order-{number}")) for number in range(4)]
+        found = [await mi.retrieve(handle.external_task_id) for handle in made]
+        listed = await mi.list()
+        ended = await mi.handle(made[-1].external_task_id).wait(timeout=5)
 
     assert {each.account for each in emulator.tasks} == {"a", "b"}
     assert [each.task_id for each in found] == [handle.task_id for handle in made]
@@ -321,7 +331,7 @@ async def test_an_account_that_cannot_answer_hides_no_others_task() -> None:
     async with Emulator(accounts=accounts(), speed="instant", paint="stamp") as emulator:
         async with client(emulator, api_key="key-of-account-b") as alone:
             made = await alone.images.multi_image.create(job())
-        async with client(emulator, accounts=two(emulator, api_key="no-such-key")) as kling:
+        async with client(emulator, accounts=two(api_key="no-such-key")) as kling:
             found = await kling.images.multi_image.retrieve(made.task_id)
             with pytest.raises(AuthError):
                 await kling.images.multi_image.retrieve("nobody")

@@ -6,6 +6,7 @@ import gzip
 import json
 import pickle
 import tracemalloc
+from collections.abc import Awaitable
 from typing import Any
 
 import aiohttp
@@ -159,7 +160,7 @@ async def test_no_retries_is_one_create(code: int) -> None:
 
     async with Emulator(paint="stamp", faults=faults) as emulator, client(emulator, max_retries=0) as kling:
         with pytest.raises(errors.ApiError):
-            await kling.images.multi_image.create(job())
+            _ = await kling.images.multi_image.create(job())
 
     assert creates(emulator) == 1
     assert emulator.tasks == []
@@ -177,11 +178,10 @@ async def test_redirects_are_never_followed(status: int, method: str) -> None:
             return reply(status, b"", Location=f"{other.url}{PATH}/t-1?token=secret-in-the-query")
 
         async with Plain(say) as server, client(server, max_retries=0) as kling:
+            mi = kling.images.multi_image
+            call: Awaitable[object] = mi.retrieve("t-1") if method == "GET" else mi.create(job())
             with pytest.raises(errors.KlingError) as caught:
-                if method == "GET":
-                    await kling.images.multi_image.retrieve("t-1")
-                else:
-                    await kling.images.multi_image.create(job())
+                await call
 
     assert other.asked == []
     assert len(server.of("POST")) == (method == "POST")
@@ -255,7 +255,7 @@ async def test_an_account_that_stopped_keeps_nobodys_frames() -> None:
         caught = []
         for number in range(20):
             with pytest.raises(errors.OutOfUnits) as one:
-                await kling.images.multi_image.create(job(external_task_id=f"order-{number}"))
+                _ = await kling.images.multi_image.create(job(external_task_id=f"order-{number}"))
             caught.append(one.value)
 
     assert creates(emulator) == 1
@@ -274,11 +274,13 @@ def _depth(error: BaseException) -> int:
 
 async def test_a_borrowed_session_that_raises_changes_no_error() -> None:
     """A session set to raise for refusals still brings the service's own code."""
-    async with Plain(lambda _: answer(None, code=1301, status=400)) as server:
-        async with aiohttp.ClientSession(raise_for_status=True) as session:
-            async with client(server, session=session) as kling:
-                with pytest.raises(errors.ContentRefusal):
-                    await kling.images.multi_image.create(job())
+    async with (
+        Plain(lambda _: answer(None, code=1301, status=400)) as server,
+        aiohttp.ClientSession(raise_for_status=True) as session,
+        client(server, session=session) as kling,
+    ):
+        with pytest.raises(errors.ContentRefusal):
+            _ = await kling.images.multi_image.create(job())
 
     assert len(server.asked) == 1
 

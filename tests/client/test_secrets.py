@@ -7,15 +7,17 @@ import base64
 import pickle
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from socket_kit import PATH, Asked, Plain, answer, client, job, logged, png, reply, task
+from socket_kit import PATH, Asked, Plain, answer, client, job, logged, png, reply, task, until
 
 from kling_async import Account, ImageSource, Kling
 from kling_async.emulator import Emulator, Fault
 from kling_async.errors import KlingError
+from kling_async.protocol.endpoints import Timeouts
 
 pytestmark = pytest.mark.anyio
 
@@ -54,12 +56,14 @@ CREDENTIALS: dict[str, dict[str, Any]] = {
     "accounts": {"accounts": [Account("one", api_key=API_KEY)]},
 }
 
+
+def _refuse(code: int, _: Asked) -> bytes:
+    return answer(None, code=code, status=400)
+
+
 # What goes wrong, as the reply to a create and to a read.
 TROUBLES: dict[str, Callable[[Asked], bytes]] = {
-    **{
-        str(code): lambda _, code=code: answer(None, code=code, status=400)
-        for code in (1000, 1102, 1201, 1301, 5000)
-    },
+    **{str(code): partial(_refuse, code) for code in (1000, 1102, 1201, 1301, 5000)},
     "garbage": lambda _: b"what is this\r\n\r\n",
     "html": lambda _: reply(502, b"<html>", kind="text/html"),
     "redirect": lambda asked: reply(301, b"", Location=f"http://elsewhere.example{asked.target}"),
@@ -87,11 +91,7 @@ async def test_no_error_shows_a_secret(trouble: str, credentials: str) -> None:
     with logged() as log:
         async with Plain(fail) as server:
             options = {**CREDENTIALS[credentials], "max_retries": 0}
-            async with (
-                client(server, api_key=None, timeout=_brief(), **options)
-                if "api_key" not in options
-                else client(server, timeout=_brief(), **options) as kling
-            ):
+            async with client(server, timeout=_brief(), **options) as kling:
                 for call in (_create, _retrieve):
                     with pytest.raises(KlingError) as one:
                         await call(kling)
@@ -101,9 +101,7 @@ async def test_no_error_shows_a_secret(trouble: str, credentials: str) -> None:
     assert_silent(*caught, *log.lines, *map(repr, told))
 
 
-def _brief() -> Any:
-    from kling_async.protocol.endpoints import Timeouts
-
+def _brief() -> Timeouts:
     return Timeouts(request=0.15, settle=0.01)
 
 
@@ -160,8 +158,7 @@ async def test_a_callers_note_has_the_id_and_no_more() -> None:
     async with Plain(lambda asked: Plain.HANG if asked.method == "POST" else answer(task())) as server:
         kling = client(server, api_key=API_KEY)
         work = asyncio.ensure_future(_create(kling))
-        while not server.asked:
-            await asyncio.sleep(0.005)
+        await until(lambda: server.asked)
         work.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await work

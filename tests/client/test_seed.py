@@ -30,13 +30,16 @@ async def test_ten_lines_bring_a_picture(tmp_path: Path) -> None:
     """Create, await, save: the picture is a whole PNG on disk, and one create was made for it."""
     (tmp_path / "dress.png").write_bytes(png())
 
-    async with leaves_nothing(), Emulator(speed=100, paint="stamp") as emulator:
-        async with Kling(api_key=emulator.api_key, base_url=emulator.url) as kling:
-            handle = await kling.images.multi_image.create(
-                subject_images=[tmp_path / "dress.png"], prompt="a red dress", n=2, aspect_ratio="9:16"
-            )
-            task = await handle
-            paths = [await image.save(tmp_path / "out") for image in task.images]
+    async with (
+        leaves_nothing(),
+        Emulator(speed=100, paint="stamp") as emulator,
+        Kling(api_key=emulator.api_key, base_url=emulator.url) as kling,
+    ):
+        handle = await kling.images.multi_image.create(
+            subject_images=[tmp_path / "dress.png"], prompt="a red dress", n=2, aspect_ratio="9:16"
+        )
+        task = await handle
+        paths = [await image.save(tmp_path / "out") for image in task.images]
 
     assert (handle.task_id, handle.external_task_id) == (task.task_id, emulator.tasks[0].external_task_id)
     assert [path.read_bytes()[:8] for path in paths] == [b"\x89PNG\r\n\x1a\n"] * 2
@@ -50,9 +53,11 @@ async def test_ten_lines_bring_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
 async def test_the_address_may_end_as_people_write_it(suffix: str) -> None:
     """A base URL with `/` or `/v1` at its end is the same service."""
-    async with Emulator(speed="instant", paint="stamp") as emulator:
-        async with client(emulator, base_url=emulator.url + suffix) as kling:
-            task = await kling.images.multi_image.run(job(), wait_timeout=5)
+    async with (
+        Emulator(speed="instant", paint="stamp") as emulator,
+        client(emulator, base_url=emulator.url + suffix) as kling,
+    ):
+        task = await kling.images.multi_image.run(job(), wait_timeout=5)
 
     assert task.status == TaskStatus.SUCCEED
 
@@ -117,7 +122,7 @@ async def test_the_seeds_request_is_what_is_sent() -> None:
     pictures = given["subject_image_list"]
 
     async with Plain(lambda _: answer({"task_id": "t-1"})) as server, client(server) as kling:
-        await kling.images.multi_image.create(
+        _ = await kling.images.multi_image.create(
             model_name=given["model_name"],
             prompt=given["prompt"],
             negative_prompt=given["negative_prompt"],

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 from fault_server import Remote
 
 from .victim import Order
@@ -24,7 +24,7 @@ class Work:
     """The jobs of one run, in a folder of their own: *weights* are the n of each."""
 
     out: Path
-    weights: tuple[int, ...] = field(default=(1, 2, 1, 3, 1, 2), converter=tuple)
+    weights: tuple[int, ...] = (1, 2, 1, 3, 1, 2)
 
     @property
     def rows(self) -> list[tuple[str, str, int]]:

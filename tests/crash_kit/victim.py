@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
+import sqlite3
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,10 @@ from attrs import asdict, define, field
 from kling_async import Failed, Kling, MultiImage, Skipped, _crash
 from kling_async.batch.upkeep import retry_failed
 from kling_async.errors import KlingError
+from kling_async.journal import storage
 from kling_async.protocol.endpoints import Timeouts
+
+from .power import Disk
 
 __all__ = ["Order", "play"]
 
@@ -32,6 +39,11 @@ class Order:
     *rows* are key, prompt and n of each job. The process kills itself when it passes the place *crash* for the *nth*
     time. *action* is `run` (a batch), `recover`, `retry` or `create` (single creates with a client's journal);
     *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so.
+
+    What may be wrong on its machine: at the place *hold* another program locks the journal and keeps it locked, for
+    which writers wait *busy* milliseconds; a database has room for *pages* pages; a file has room for *file_size* bytes;
+    the power is cut when the *cut*-th place is passed (or first the one called *cut_at*), and what is left of the folder
+    is put into `out.left`.
     """
 
     url: str
@@ -45,6 +57,12 @@ class Order:
     options: dict[str, Any] = field(factory=dict)
     client: dict[str, Any] = field(factory=dict)
     drain: bool = False
+    hold: str = ""
+    busy: int = 5000
+    pages: int = 0
+    file_size: int = 0
+    cut: int = 0
+    cut_at: str = ""
 
     def text(self) -> str:
         """Return the order as JSON."""
@@ -53,8 +71,7 @@ class Order:
 
 def play(order: Order) -> int:
     """Carry out *order* and write what came of it beside the folder; 0 if nothing went wrong."""
-    if order.crash:
-        _crash.arm(_Trigger(order.crash, order.nth))
+    _spoil(order)
     report: dict[str, Any] = {"error": "", "message": "", "outcomes": {}}
     try:
         asyncio.run(_ACTIONS[order.action](order, report))
@@ -62,7 +79,7 @@ def play(order: Order) -> int:
         report["error"], report["message"] = type(error).__name__, str(error)
     except KeyboardInterrupt:
         report["error"] = "KeyboardInterrupt"
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # whatever it was, the parent must hear of it
         report["error"], report["message"] = "defect", traceback.format_exc()
     finally:
         _crash.arm(None)
@@ -70,16 +87,67 @@ def play(order: Order) -> int:
     return 3 if report["error"] else 0
 
 
+def _spoil(order: Order) -> None:
+    """Make the machine as *order* has it."""
+    storage._BUSY_MILLISECONDS = order.busy
+    if order.cut or order.cut_at:
+        disk = Disk(Path(order.out))
+        disk.install()
+        _crash.arm(_Cut(disk, order.cut, order.cut_at))
+    elif order.crash:
+        _crash.arm(_Trigger(order.crash, order.nth, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    elif order.hold:
+        _crash.arm(_Trigger(order.hold, order.nth, partial(_lock, Path(order.out) / "journal.db")))
+    if order.file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order.file_size, order.file_size))
+    if order.pages:
+        sqlite3.connect = partial(_connect_small, sqlite3.connect, order.pages)  # type: ignore[assignment]  # one overload is all that is used
+
+
 @define
 class _Trigger:
     point: str
     left: int
+    act: Callable[[], object]
 
     def __call__(self, name: str) -> None:
         if name == self.point:
             self.left -= 1
             if self.left == 0:
+                self.act()
+
+
+@define
+class _Cut:
+    disk: Disk
+    left: int
+    place: str
+
+    def __call__(self, name: str) -> None:
+        with self.disk._lock:
+            self.disk.note("place", name)
+            self.left -= 1
+            if self.left == 0 or name == self.place:
+                self.disk.cut_power(Path(f"{self.disk.out}.left"))
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Kept open, and so the lock held, until the process ends.
+_other_programs: list[sqlite3.Connection] = []
+
+
+def _lock(journal: Path) -> None:
+    db = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
+    db.execute("BEGIN IMMEDIATE")
+    _other_programs.append(db)
+
+
+def _connect_small(
+    connect: Callable[..., sqlite3.Connection], pages: int, *args: Any, **options: Any
+) -> sqlite3.Connection:
+    db = connect(*args, **options)
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    return db
 
 
 def _jobs(order: Order) -> list[MultiImage]:

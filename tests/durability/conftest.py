@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crash_kit import Work, Zygote, open_service
 from crash_kit.proof import pictures, refresh
-from fault_server import Remote
+from fault_server import FaultServer, Remote
 
 Undisturbed: TypeAlias = Callable[[Work], Mapping[str, str]]
 
@@ -56,3 +56,10 @@ def undisturbed(
     death = zygote.live(work.order(only_service))
     assert death.code == 0, death.report
     return pictures(work.out)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FaultServer]:
+    """A service in this process, whose clock and books are at hand."""
+    async with FaultServer() as server:
+        yield server

@@ -24,9 +24,9 @@ def service_in_two_modes(service: Remote, request: pytest.FixtureRequest) -> Rem
     return service
 
 
-def lose_journal(out: Path) -> None:
-    """Delete the journal of *out* with all that belongs to it."""
-    for path in out.glob("journal.db*"):
+def lose_journal(out: Path, pattern: str = "journal.db*") -> None:
+    """Delete the journal of *out*, by default with all that belongs to it."""
+    for path in out.glob(pattern):
         path.unlink()
 
 
@@ -91,13 +91,18 @@ def test_j16_killed_while_it_finds_the_tasks_again(
     assert_kept(server, work, undisturbed)
 
 
+@pytest.mark.parametrize("pattern", ["journal.db*", "journal.db"])
 def test_j16_a_journal_deleted_after_a_crash(
-    zygote: Zygote, service_in_two_modes: Remote, work: Work, undisturbed: Mapping[str, str]
+    zygote: Zygote, service_in_two_modes: Remote, work: Work, undisturbed: Mapping[str, str], pattern: str
 ) -> None:
-    """Killed in mid-download and with the journal gone, the run picks up its tasks and sweeps what was half-written."""
+    """
+    Killed in mid-download and with the journal gone, the run picks up its tasks and sweeps what was half-written.
+
+    What is left of a journal that was deleted carelessly is not taken for a part of the new one.
+    """
     server = service_in_two_modes
     zygote.live(work.order(server, crash="after-fsync", nth=3))
-    lose_journal(work.out)
+    lose_journal(work.out, pattern)
 
     again = zygote.live(work.order(server))
 
@@ -124,7 +129,14 @@ def test_j16_look_ups_that_bring_no_answer_end_no_job(
 
 
 def _broken_gets() -> dict[str, Any]:
-    return {"route": "get", "phase": "read", "action": "reply", "status": 502, "text": "<html>", "times": None}
+    return {
+        "route": "get",
+        "phase": "read",
+        "action": "reply",
+        "status": 502,
+        "text": "<html>",
+        "times": None,
+    }
 
 
 # J17: rows that changed.
@@ -164,7 +176,7 @@ def test_j17_a_row_that_changed_while_its_task_runs(
 ) -> None:
     """A row that was edited while its task runs is refused; put back, its task is taken up."""
     service.change(life={"seconds": 1000.0})
-    zygote.live(work.order(service, crash="submitted", nth=4))
+    zygote.live(work.order(service, crash="submitted", nth=3))
     running = next(key for key, state in states(work.out).items() if state == "submitted")
     service.change(life={"seconds": 0.02})
     service.order("/end-all", {})
@@ -183,7 +195,7 @@ def test_a_row_that_is_gone_is_brought_in_all_the_same(
 ) -> None:
     """The task of a row that was taken out of the input is paid for, so its pictures are saved too."""
     service.change(life={"seconds": 1000.0})
-    zygote.live(work.order(service, crash="submitted", nth=4))
+    zygote.live(work.order(service, crash="submitted", nth=3))
     running = next(key for key, state in states(work.out).items() if state == "submitted")
     service.change(life={"seconds": 0.02})
     service.order("/end-all", {})
@@ -233,31 +245,48 @@ def test_m04_a_budget_holds_across_crashes_and_is_used_up(
     assert_kept(server, work, undisturbed)
 
 
-def test_m04_a_budget_counts_what_a_lost_journal_knew(
+def test_m04_a_budget_is_not_guessed_when_the_journal_is_lost(
     zygote: Zygote, service_in_two_modes: Remote, work: Work
 ) -> None:
-    """Tasks that are found again count against the budget as those that are made."""
+    """Without its journal nobody knows what a run has spent: a budget is refused until the tasks were found again."""
     server = service_in_two_modes
     spent = 16 * sum(work.weights[:4])
-    zygote.live(evolve(work.order(server), rows=work.rows[:4]))
+    order = work.order(server, options={"budget": spent})
+    zygote.live(evolve(order, rows=order.rows[2:]))
     lose_journal(work.out)
 
-    again = zygote.live(work.order(server, options={"budget": spent}))
+    refused = [zygote.live(order) for _ in range(2)]
+    recovered = zygote.live(evolve(order, action="recover"))
+    again = zygote.live(order)
 
+    assert [end.report["error"] for end in refused] == ["JournalError"] * 2
+    assert recovered.report["found"] == 4
     assert again.report["error"] == "BudgetSpent"
     assert server.books()["billed"] == spent
 
 
 def test_m04_a_budget_counts_earlier_attempts(zygote: Zygote, service: Remote, work: Work) -> None:
-    """What was spent on a row before it was done anew stays spent."""
-    spent = 16 * sum(work.weights)
+    """What was spent on a row before it was done anew stays spent, also for the run after."""
+    spent = 16 * (sum(work.weights) + 2)
     zygote.live(work.order(service))
+    zygote.live(edited(work.order(service, options={"update": True}), "row-1", "another."))
 
-    order = edited(work.order(service, options={"update": True, "budget": spent}), "row-1", "another.")
+    order = edited(work.order(service, options={"update": True, "budget": spent}), "row-1", "a third.")
     again = zygote.live(order)
 
     assert again.report["error"] == "BudgetSpent"
     assert service.books()["billed"] == spent
+
+
+def test_a_row_that_is_no_job_has_one_line(zygote: Zygote, service: Remote, work: Work) -> None:
+    """A bad row is told again by every run, and stands in the results once."""
+    order = work.order(service)
+    doubled = evolve(order, rows=[*order.rows, order.rows[0]])
+
+    ends = [zygote.live(doubled) for _ in range(2)]
+
+    assert [end.report["outcomes"]["row-0#7"][:2] for end in ends] == [["Failed", "InvalidJob"]] * 2
+    assert sorted(line["key"] for line in lines(work.out)) == sorted([*work.keys, "row-0#7"])
 
 
 def test_a_machine_that_slept_for_hours_takes_its_tasks_up(
@@ -279,7 +308,9 @@ def test_j20_a_wall_clock_that_jumped_between_runs(
 ) -> None:
     """J20: moments written by a clock that was wrong by an hour change nothing."""
     zygote.live(work.order(service, crash="succeeded", nth=2))
-    change_journal(work.out, f"UPDATE jobs SET submitted_at = submitted_at + {jump}, ended_at = ended_at + {jump}")
+    change_journal(
+        work.out, f"UPDATE jobs SET submitted_at = submitted_at + {jump}, ended_at = ended_at + {jump}"
+    )
 
     again = zygote.live(work.order(service))
 

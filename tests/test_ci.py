@@ -1,0 +1,70 @@
+"""The CI run itself: it must not be green when anything in it is red."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CI = Path(__file__).resolve().parents[1] / ".ci"
+PASSED = 'echo "=== 3 passed in 0.10s ==="'
+SKIPPED = 'echo "SKIPPED [1] t.py:1: why"; echo "=== 3 passed, 1 skipped in 0.10s ==="'
+
+
+def _run(folder: Path, *, tests: str, nox: str = "true", demo: str = "true") -> tuple[int, str]:
+    shutil.copytree(CI, folder / ".ci")
+    blocks = [
+        f"<!-- {name} -->\n```sh\n{command}\n```\n<!-- end of {name} -->\n"
+        for name, command in (("tests", tests), ("demo", demo))
+    ]
+    (folder / "README.md").write_text("".join(blocks), encoding="utf-8")
+    program = folder / ".venv" / "bin" / "nox"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\necho sessions: $*\n{nox}\n", encoding="utf-8")
+    program.chmod(0o755)
+    result = subprocess.run([folder / ".ci" / "run"], capture_output=True, text=True, check=False, timeout=60)
+    return result.returncode, result.stdout
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    """The README's command is run, then the other sessions, and pytest's closing line is the last one."""
+    code, said = _run(tmp_path, tests=PASSED)
+
+    assert code == 0
+    assert "sessions: -s lint coverage " in said
+    assert said.splitlines()[-1] == "=== 3 passed in 0.10s ==="
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"tests": f"{PASSED} && false"},
+        {"tests": f"false; {PASSED}"},
+        {"tests": PASSED, "nox": "false"},
+        {"tests": PASSED, "demo": "false"},
+        {"tests": SKIPPED},
+        {"tests": "true"},
+    ],
+    ids=["tests", "before the tests", "nox", "demo", "a skip that is not listed", "no tests"],
+)
+def test_one_thing_is_wrong(tmp_path: Path, steps: dict[str, str]) -> None:
+    """Whichever step fails, or if a test is skipped or none was run, the whole fails."""
+    code, _ = _run(tmp_path, **steps)
+
+    assert code != 0
+
+
+def test_a_listed_skip_is_no_failure(tmp_path: Path) -> None:
+    """A skip whose line is in the list is allowed."""
+    report, listed = tmp_path / "report", tmp_path / "skips.txt"
+    report.write_text("SKIPPED [1] t.py:1: why\n=== 3 passed, 1 skipped in 0.10s ===\n", encoding="utf-8")
+    listed.write_text("# skips\nt.py:1 # needs a real key\n", encoding="utf-8")
+
+    result = subprocess.run(
+        [sys.executable, CI / "skips.py", report, listed], capture_output=True, check=False
+    )
+
+    assert result.returncode == 0
