@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
-# So that no client that is forked from here has to import them.
-import anyio._backends._asyncio
-import jwt
+# The unused ones, so that no client that is forked from here has to import them.
+import anyio._backends._asyncio  # noqa: F401
+import jwt  # noqa: F401
+
 import kling_async.batch.batch
-import kling_async.client.kling
+import kling_async.client.kling  # noqa: F401
 
 from .victim import Order, play
 from .zygote import serve
