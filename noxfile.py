@@ -16,6 +16,8 @@ INSTALLED = {"PYTHONSAFEPATH": "1"}
 HERE = Path(__file__).parent
 # Thrice the usual two cores: many tests wait for real sockets.
 PYTEST = ("pytest", "--numprocesses=6", "--dist=worksteal")
+# What waits for real time limits or computes for long, and need not do so on every Python.
+PROVING = ("tests/faults", "tests/durability", "tests/simulation")
 # What the lowest versions of the requirements can break.
 TOUCHING = ("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/protocol", "tests/transport")
 
@@ -61,9 +63,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST)
 def proofs(session: nox.Session) -> None:
-    """Prove the promises: scheduling in virtual time, and crashes at every step of a run."""
+    """Prove the promises: broken networks, crashes at every step of a run, scheduling in virtual time."""
     session.install(".[cli,images]", *group("test"))
-    session.run(*PYTEST, "tests/simulation", "tests/durability", *session.posargs, env=INSTALLED)
+    session.run(*PYTEST, *PROVING, *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)

@@ -77,8 +77,9 @@ class Batch:
 
     def statistics(self) -> Statistics:
         """Return where the batch stands."""
-        waiting = self._runner.waiting
-        return self._runner.counts.statistics(waiting.longest(_SHOWN_WAITING), waiting.ages())
+        runner = self._runner
+        named, ages = runner.waiting.longest(_SHOWN_WAITING), runner.waiting.ages()
+        return runner.counts.statistics(named, ages, runner.party)
 
     def stop(self) -> None:
         """Submit nothing more; what runs is collected and the iteration ends after it."""

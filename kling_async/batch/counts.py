@@ -13,7 +13,8 @@ from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
 from kling_async.batch.statistics import AccountStatistics, LaneStatistics, Statistics
 from kling_async.client.engine import Engine
-from kling_async.client.turnstile import Turnstile
+from kling_async.client.tracked import Tracked
+from kling_async.client.turnstile import Party, Turnstile
 from kling_async.errors import BudgetSpent
 from kling_async.protocol.tasks import Task, TaskStatus
 
@@ -62,10 +63,11 @@ class Counts:
     _before: _Use = field(factory=_Use, init=False)
     _after: _Use | None = field(default=None, init=False)
     _tallies: dict[str, _Tally] = field(factory=dict, init=False)
-    # Sums over the tasks seen to end: how long they were in flight, and how late that was seen.
+    # Sums over the tasks seen to end: how long they were in flight, their slots, and how late their end was seen.
     _durations: float = field(default=0.0, init=False)
     _lags: float = field(default=0.0, init=False)
     _ends: int = field(default=0, init=False)
+    _weights: int = field(default=0, init=False)
     _timed_ends: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -94,16 +96,17 @@ class Counts:
         self.units_committed -= entry.committed
         entry.committed = 0
 
-    def saw_end(self, account: str, task: Task, since: float) -> None:
-        """Count a *task* on *account* that has just been seen to have ended; it began at *since*."""
+    def saw_end(self, account: str, task: Task, row: Tracked) -> None:
+        """Count the *task* of *row* on *account*, which has just been seen to have ended."""
         tally = self._tallies.setdefault(account, _Tally())
         good = task.status == TaskStatus.SUCCEED and bool(task.images)
         tally.succeeded += good
         tally.failed += not good
         tally.units += task.units or 0
-        seconds = self._engine.clock.now() - since
+        seconds = self._engine.clock.now() - row.since
         self._durations += seconds
         self._ends += 1
+        self._weights += row.expected
         if task.created_at is not None and task.updated_at is not None:
             self._lags += max(0.0, seconds - (task.updated_at - task.created_at).total_seconds())
             self._timed_ends += 1
@@ -128,11 +131,12 @@ class Counts:
         """Jobs that ended, however."""
         return self.succeeded + self.failed + self.skipped
 
-    def statistics(self, waiting_for: dict[str, float], ages: Sequence[float]) -> Statistics:
+    def statistics(self, waiting_for: dict[str, float], ages: Sequence[float], party: Party) -> Statistics:
         """
         Return where the batch stands.
 
-        *waiting_for* names jobs in flight with their seconds; *ages* are the seconds of all tasks in flight.
+        *waiting_for* names jobs in flight with their seconds; *ages* are the seconds of all tasks in flight, *party*
+        is who holds their slots.
         """
         now = self._engine.clock.now()
         lanes = self._lanes()
@@ -158,7 +162,7 @@ class Counts:
             slots=sum(turnstile.lane.limit for turnstile in lanes),
             slots_held=sum(turnstile.lane.held for turnstile in lanes),
             slot_utilisation=(use.held - self._before.held) / offered if offered > 0 else None,
-            eta=self._eta(total, ages),
+            eta=self._eta(total, ages, party),
             lag=self._lags / self._timed_ends if self._timed_ends else None,
             accounts=tuple(_account(name, tally) for name, tally in self._tallies.items()),
             lanes=tuple(_lane(turnstile) for turnstile in lanes),
@@ -177,13 +181,25 @@ class Counts:
             requests=sum(link.session.requests for link in self._engine.links),
         )
 
-    def _eta(self, total: int | None, ages: Sequence[float]) -> float | None:
+    def _eta(self, total: int | None, ages: Sequence[float], party: Party) -> float | None:
         if total is None or self._ended is not None:
             return None
         queued = total - self.done - self.dropped - self.in_flight - self.saving
         if not self._ends:
             return 0.0 if total == self.done + self.dropped else None
-        return seconds_left(max(0, queued), ages, self._durations / self._ends)
+        at_once = self._room(party) * self._ends // self._weights
+        typical = self._durations / self._ends
+        return seconds_left(max(0, queued), ages, typical, free=max(0, at_once - len(ages)))
+
+    def _room(self, party: Party) -> int:
+        """Say how many slots the jobs of *party* have now, and could have."""
+        lanes = (
+            turnstile.lane
+            for link in self._engine.links
+            if link.stopped is None
+            for turnstile in link.lanes.values()
+        )
+        return sum(lane.held_by(party) + max(0, lane.limit - lane.held) for lane in lanes)
 
 
 def _account(name: str, tally: _Tally) -> AccountStatistics:

@@ -72,7 +72,7 @@ class Runner:
     error: BaseException | None = field(default=None, init=False)
     waiting: Waiting = field(init=False)
     _harvest: Harvest = field(init=False)
-    _party: Party = field(init=False)
+    party: Party = field(init=False)
     _splitter: Splitter = field(init=False)
     _resumption: Resumption | None = field(default=None, init=False)
     # Without a journal, part of every external id, so that two runs of the same jobs make tasks of their own.
@@ -111,7 +111,7 @@ class Runner:
 
     def __attrs_post_init__(self) -> None:
         assert self._rules.party is not None, "a batch is a party of its own"
-        self._party = self._rules.party
+        self.party = self._rules.party
         self._name = secrets.token_hex(8)
         self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
@@ -152,10 +152,10 @@ class Runner:
 
     async def _leave(self, journal: Journal | None) -> None:
         self._stopping = True
-        self._engine.dismiss(self._party, BatchStopped("the batch was left"))
+        self._engine.dismiss(self.party, BatchStopped("the batch was left"))
         with anyio.move_on_after(_GRACE, shield=True):
             # A create under way may be a paid task: it is carried to its end before the batch is gone.
-            await self._party.quiet()
+            await self.party.quiet()
         # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
         self.waiting.leave()
         self._harvest.abandon()
@@ -174,7 +174,7 @@ class Runner:
         if not self._dismissed:
             self._dismissed = True
             self._take_no_more(error)
-            self._engine.dismiss(self._party, BatchStopped("the batch was stopped before this job was sent"))
+            self._engine.dismiss(self.party, BatchStopped("the batch was stopped before this job was sent"))
 
     def _take_no_more(self, error: Exception | None) -> None:
         self.error = self.error or error
@@ -344,7 +344,7 @@ class Runner:
         task = run.row.task
         if error is None:
             assert task is not None, "what is over without error has a task"
-            self.counts.saw_end(run.link.name, task, run.row.since)
+            self.counts.saw_end(run.link.name, task, run.row)
             try:
                 task.unwrap()
             except KlingError as reason:

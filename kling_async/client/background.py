@@ -35,11 +35,12 @@ class Background:
 
     def spawn(self, work: Coroutine[Any, Any, None], *, precious: bool = False) -> None:
         """Run *work* beside the caller; an orderly close waits for *precious* work before it cancels anything."""
-        task = self._start(work)
+        task = self.begin(work)
         if precious:
             self._precious.add(task)
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run *work*, which returns its troubles as values, beside the caller, who awaits the task that is returned."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -52,7 +53,7 @@ class Background:
         If the caller is cancelled it leaves at once and the work goes on without it; also an orderly close waits
         for such work before it cancels anything.
         """
-        task = self._start(work)
+        task = self.begin(work)
         self._precious.add(task)
         if not task.done():
             ended = asyncio.get_running_loop().create_future()

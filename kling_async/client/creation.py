@@ -123,6 +123,9 @@ class Creation:
                 raise
             if isinstance(result, Tracked):
                 return result
+            if isinstance(result, SubmissionUnknown):
+                # There may be a task, so its slots stay held; the poller gives them back.
+                raise result
             stop = self._turned_away_by(result)
             if stop is not None:
                 self._turnstile.leave(self._ticket)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from kling_async._crash import crash_point
 from kling_async.client.background import Background
@@ -26,7 +28,7 @@ from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Finished, Polled
 from kling_async.protocol.flows import exchange
-from kling_async.protocol.polling import PollBook, Turn
+from kling_async.protocol.polling import Glance, PollBook, Turn
 from kling_async.protocol.requests import find_request, list_request
 from kling_async.protocol.tasks import Task, TaskStatus
 
@@ -38,6 +40,20 @@ _log = logging.getLogger("kling_async")
 _LATE_LOOKS = 3
 # One refusal of the credentials may be a slip of the service; this many in succession are not.
 _SHUT_OUT = 2
+
+
+# A sweep of many pages reads so many at a time, or its last page is much older than its first: one page of 500 tasks is
+# 400 KB. Few pages are read one after the other, since then no task can slip from an unread page to one read before.
+_PAGES_AT_ONCE = 4
+
+
+@frozen
+class _Page:
+    """One list page: what it shows, and its entries by task id for those that have ended."""
+
+    glances: list[Glance]
+    entries: dict[str, Any]
+    request_id: str
 
 
 @define(eq=False)
@@ -216,25 +232,35 @@ class Poller:
 
     async def _sweep(self, desk: _Desk, turn: Turn) -> None:
         requests, ended = 0, 0
-        pages = list(turn.pages)
-        while pages:
-            page = pages.pop(0)
+        at_once = _PAGES_AT_ONCE if len(turn.pages) > _PAGES_AT_ONCE else 1
+        pages, asked = deque(turn.pages), deque[tuple[int, asyncio.Task[_Page | KlingError]]]()
+        while pages or asked:
+            while pages and len(asked) < at_once:
+                work = self._read_page(desk, pages[0], turn.page_size)
+                asked.append((pages.popleft(), self._background.begin(work)))
+            page, reading = asked.popleft()
+            found = await reading
             requests += 1
-            try:
-                request = list_request(desk.path, page, turn.page_size)
-                envelope = await desk.link.drive(exchange(request), self._timeouts)
-                crash_point("mid-poll")
-                glances, entries = read_glances(envelope.data, request_id=envelope.request_id)
-            except KlingError as error:
-                self._no_answer(desk, page, error)
+            if isinstance(found, KlingError):
+                self._no_answer(desk, page, found)
                 continue
             desk.shut_out = 0
-            seen = desk.book.saw_page(page, glances, self._clock.now())
+            seen = desk.book.saw_page(page, found.glances, self._clock.now())
             for task_id in seen.ended:
-                ended += self._end(desk, task_id, read_task(entries[task_id], request_id=envelope.request_id))
+                task = read_task(found.entries[task_id], request_id=found.request_id)
+                ended += self._end(desk, task_id, task)
             if seen.next_page is not None:
                 pages.append(seen.next_page)
         self._told(desk, requests, ended)
+
+    async def _read_page(self, desk: _Desk, page: int, size: int) -> _Page | KlingError:
+        try:
+            envelope = await desk.link.drive(exchange(list_request(desk.path, page, size)), self._timeouts)
+            crash_point("mid-poll")
+            glances, entries = read_glances(envelope.data, request_id=envelope.request_id)
+        except KlingError as error:
+            return error
+        return _Page(glances, entries, envelope.request_id)
 
     def _told(self, desk: _Desk, requests: int, ended: int) -> None:
         if self._emitter.active:

@@ -213,6 +213,11 @@ class Lines:
         ticket.party.held -= ticket.slots
         self.forget(ticket.party)
 
+    def held_by(self, key: Hashable) -> int:
+        """Return how many slots the party *key* holds, at all priorities."""
+        parties = (level.parties.get(key) for level in self._levels.values())
+        return sum(party.held for party in parties if party is not None)
+
     @staticmethod
     def forget(party: Party) -> None:
         """Keep no record of a party that holds nothing and waits for nothing: callers come and go."""

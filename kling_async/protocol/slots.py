@@ -254,6 +254,10 @@ class Lane:
         """How many tickets wait."""
         return self._lines.count
 
+    def held_by(self, party: Hashable) -> int:
+        """Return how many slots the tickets of *party* hold."""
+        return self._lines.held_by(party)
+
     @property
     def rate(self) -> float | None:
         """Creates per second allowed after "too many requests"; None while there is no such limit."""

@@ -87,7 +87,9 @@ async def test_iter_ends_at_the_short_page() -> None:
 
     assert sorted(seen) == sorted(made)
     assert [len(page) for page in pages] == [3, 3, 1, 0]
-    assert sum(record.route == "list" for record in emulator.requests) == 3 + 4, "the poller asked for no list"
+    assert sum(record.route == "list" for record in emulator.requests) == 3 + 4, (
+        "the poller asked for no list"
+    )
 
 
 async def test_iter_gives_each_task_once_while_pages_shift() -> None:

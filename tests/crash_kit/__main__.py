@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
+
+# The unused ones, so that no client that is forked from here has to import them.
+import anyio._backends._asyncio  # noqa: F401
+import jwt  # noqa: F401
+
+import kling_async.batch.batch
+import kling_async.client.kling  # noqa: F401
 
 from .victim import Order, play
 from .zygote import serve
-
-# So that no client that is forked from here has to import them.
-for name in ("anyio._backends._asyncio", "jwt", "kling_async.batch.batch", "kling_async.client.kling"):
-    import_module(name)
 
 if len(sys.argv) > 1:
     sys.exit(play(Order(**json.loads(sys.argv[1]))))

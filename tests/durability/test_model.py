@@ -195,7 +195,8 @@ class Promise(RuleBasedStateMachine):
         self.server.order("/clear", {})
         last = self.zygote.live(self.order(options={"update": True}))
         # Once for each attempt: where the journal was lost, earlier ones are found one by one.
-        for _ in range(1 + max(self.allowed.values())):
+        last = self.zygote.live(self.order(options={"update": True}))
+        for _ in range(max(self.allowed.values())):
             self.retry()
             last = self.zygote.live(self.order(options={"update": True}))
         assert last.code == 0, last.report
