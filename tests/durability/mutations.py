@@ -73,8 +73,8 @@ MUTATIONS = {
     ),
     "no redirects": Mutation(
         "transport/sessions.py",
-        "                allow_redirects=False,\n",
-        "                allow_redirects=True,\n",
+        "            allow_redirects=False,\n",
+        "            allow_redirects=True,\n",
         (f"{_FAULTS}/test_network.py", f"{_FAULTS}/test_unknown_fate.py"),
     ),
     "the same id when sent again": Mutation(

@@ -101,3 +101,18 @@ def test_j10_a_run_killed_five_times_at_the_same_place(
     assert deaths[0].killed
     assert last.code == 0, last.report
     assert_kept(server, work, undisturbed)
+
+
+def test_tasks_of_a_killed_run_keep_their_slots(
+    zygote: Zygote, service: Remote, work: Work, undisturbed: Mapping[str, str]
+) -> None:
+    """R1: a run that is continued sends nothing before the tasks of the killed one have left room for it."""
+    service.change(life={"seconds": 0.6})
+
+    first = zygote.live(work.order(service, crash="submitted", nth=3))
+    second = zygote.live(work.order(service))
+
+    assert first.killed
+    assert second.code == 0, second.report
+    assert_kept(service, work, undisturbed)
+    assert service.books()["peak"] <= 4

@@ -193,7 +193,7 @@ class Promise(RuleBasedStateMachine):
     def leave_in_peace(self) -> None:
         """Undisturbed at last, a run brings everything to its end."""
         self.server.order("/clear", {})
-        self.zygote.live(self.order(options={"update": True}))
+        last = self.zygote.live(self.order(options={"update": True}))
         # Once for each attempt: where the journal was lost, earlier ones are found one by one.
         last = self.zygote.live(self.order(options={"update": True}))
         for _ in range(max(self.allowed.values())):
