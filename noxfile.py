@@ -141,6 +141,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST, default=False)
+def soak(session: nox.Session) -> None:
+    """Hold a run of 5,000 jobs on 1,000 slots against the service's books; about a minute."""
+    session.install(".")
+    session.run("python", "benchmarks/soak.py", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST, default=False)
 def docs(session: nox.Session) -> None:
     """Write those parts of docs/ anew that come from the program: the tables and the picture."""
     session.install(".[cli]")
