@@ -156,7 +156,7 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST, default=False)
-def soak(session: nox.Session) -> None:
+def kills(session: nox.Session) -> None:
     """Kill 200 runs at random moments, and cut the power at every step of one."""
     session.install(".[cli,images]", *group("test"))
     many = INSTALLED | {"KLING_TEST_KILLS": "200", "KLING_TEST_CUTS": "all"}
