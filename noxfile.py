@@ -157,11 +157,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def kills(session: nox.Session) -> None:
-    """Kill 200 runs at random moments, and cut the power at every step of one."""
+    """Kill 200 runs at random moments, cut the power at every step of one, continue one of a million rows."""
     session.install(".[cli,images]", *group("test"))
-    many = INSTALLED | {"KLING_TEST_KILLS": "200", "KLING_TEST_CUTS": "all"}
-    files = ("tests/durability/test_random_kills.py", "tests/durability/test_power_cuts.py")
-    session.run(*PYTEST, *files, *session.posargs, env=many)
+    many = INSTALLED | {"KLING_TEST_KILLS": "200", "KLING_TEST_CUTS": "all", "KLING_TEST_ROWS": "1000000"}
+    files = ("test_random_kills.py", "test_power_cuts.py", "test_many_rows.py")
+    session.run(*PYTEST, *(f"tests/durability/{name}" for name in files), *session.posargs, env=many)
 
 
 @nox.session(python=LOWEST, default=False)

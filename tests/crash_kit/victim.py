@@ -8,8 +8,9 @@ import os
 import resource
 import signal
 import sqlite3
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Order:
     *rows* are key, prompt and n of each job. The process kills itself when it passes the place *crash* for the *nth*
     time. *action* is `run` (a batch), `recover`, `retry` or `create` (single creates with a client's journal);
     *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so; *leave* is how many outcomes
-    it is left after (None: all).
+    it is left after (None: all). Instead of *rows* there can be *many* jobs that differ in their keys alone.
 
     What may be wrong on its machine: at the place *hold* another program locks the journal and keeps it locked, for
     which writers wait *busy* milliseconds; a database has room for *pages* pages; a file has room for *file_size* bytes;
@@ -58,6 +59,7 @@ class Order:
     client: dict[str, Any] = field(factory=dict)
     drain: bool = False
     leave: int | None = None
+    many: int = 0
     hold: str = ""
     busy: int = 5000
     pages: int = 0
@@ -72,6 +74,7 @@ class Order:
 
 def play(order: Order) -> int:
     """Carry out *order* and write what came of it beside the folder; 0 if nothing went wrong."""
+    before = _most_memory()
     _spoil(order)
     report: dict[str, Any] = {"error": "", "message": "", "outcomes": {}}
     try:
@@ -84,8 +87,15 @@ def play(order: Order) -> int:
         report["error"], report["message"] = "defect", traceback.format_exc()
     finally:
         _crash.arm(None)
+    report["grown"] = _most_memory() - before
     Path(f"{order.out}.report").write_text(json.dumps(report), encoding="utf-8")
     return 3 if report["error"] else 0
+
+
+def _most_memory() -> int:
+    """Return the most bytes that this process has held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _spoil(order: Order) -> None:
@@ -151,11 +161,12 @@ def _connect_small(
     return db
 
 
-def _jobs(order: Order) -> list[MultiImage]:
+def _jobs(order: Order, report: dict[str, Any]) -> Iterator[MultiImage]:
     picture = "https://example.com/dress.png"
-    return [
-        MultiImage(subject_images=[picture], prompt=prompt, n=n, key=key) for key, prompt, n in order.rows
-    ]
+    many = ((f"row-{number:07d}", "many.", 1) for number in range(order.many))
+    for drawn, (key, prompt, n) in enumerate(many if order.many else order.rows, 1):
+        report["drawn"] = drawn
+        yield MultiImage(subject_images=[picture], prompt=prompt, n=n, key=key)
 
 
 def _client(order: Order) -> Kling:
@@ -171,12 +182,19 @@ def _client(order: Order) -> Kling:
 
 
 async def _run(order: Order, report: dict[str, Any]) -> None:
-    async with _client(order) as kling, kling.batch(_jobs(order), out=order.out, **order.options) as batch:
+    async with (
+        _client(order) as kling,
+        kling.batch(_jobs(order, report), out=order.out, **order.options) as batch,
+    ):
         if order.drain:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, batch.stop)
         try:
             async for outcome in batch:
-                report["outcomes"][outcome.key] = _told(outcome)
+                if order.many:
+                    kind = type(outcome).__name__
+                    report["outcomes"][kind] = report["outcomes"].get(kind, 0) + 1
+                else:
+                    report["outcomes"][outcome.key] = _told(outcome)
                 if len(report["outcomes"]) == order.leave:
                     break
         finally:
@@ -191,7 +209,7 @@ def _told(outcome: object) -> list[str]:
 
 async def _recover(order: Order, report: dict[str, Any]) -> None:
     async with _client(order) as kling:
-        recovered = await kling.recover(_jobs(order), out=order.out)
+        recovered = await kling.recover(_jobs(order, report), out=order.out)
     report["found"], report["absent"] = recovered.found, recovered.absent
     report["old"] = str(recovered.old_journal or "")
 

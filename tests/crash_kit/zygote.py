@@ -101,15 +101,16 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             _be_client(order)
-        hung, code = _await(child, begun, told["kill_after"])
+        patience = _TOO_LONG + order.many / 5000
+        hung, code = _await(child, begun, told["kill_after"], patience)
         answer = {"code": code, "seconds": time.monotonic() - begun, "hung": hung}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def _await(child: int, begun: float, kill_after: float | None) -> tuple[bool, int]:
+def _await(child: int, begun: float, kill_after: float | None, patience: float) -> tuple[bool, int]:
     """Wait for the end of *child*, killing it in time; tells whether it hung, and its exit code."""
-    limit = begun + (_TOO_LONG if kill_after is None else kill_after)
+    limit = begun + (patience if kill_after is None else kill_after)
     killed = False
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
