@@ -28,13 +28,14 @@ _SHOWN_IDS = 10
 
 @frozen(kw_only=True)
 class Orders:
-    """What to run: the *rows*, where *out* is, how (*budget*, *in_order*), and the words that *resume* it."""
+    """What to run: the *rows*, where *out* is, how (*budget*, *split*, *in_order*), and the words that *resume* it."""
 
     rows: Iterable[Row | BadRow]
     out: Path
     resume: str
     journal: Path | None = None
     budget: int | None = None
+    split: bool = False
     in_order: bool = False
     update: bool = False
 
@@ -129,6 +130,7 @@ async def drive(
         out=orders.out,
         journal=orders.journal,
         budget=orders.budget,
+        split=orders.split,
         in_order=orders.in_order,
         update=orders.update,
     )

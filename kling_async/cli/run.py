@@ -21,6 +21,7 @@ _SPENDING = (
         help="Most units to commit, earlier runs included.",
     ),
     click.option("-y", "--yes", is_flag=True, help="Do not ask before spending."),
+    click.option("--split", is_flag=True, help="Make jobs with more pictures than slots as several tasks."),
     click.option("--in-order", is_flag=True, help="Finish rows in the order of the manifest."),
 )
 

@@ -38,6 +38,7 @@ class Settings:
     journal: Path | None = None
     slots: int | None = None
     budget: int | None = None
+    split: bool = False
     emulator: bool = False
     yes: bool = False
     in_order: bool = False
@@ -104,6 +105,7 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
             journal=settings.journal,
             resume=settings.again(),
             budget=settings.budget,
+            split=settings.split,
             in_order=settings.in_order,
             update=settings.update,
         )

@@ -18,7 +18,7 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
-from kling_async.client.turnstile import Party, Turnstile, TurnstileClosed
+from kling_async.client.turnstile import Party, Turnstile, TurnstileClosed, TurnstileMoved
 from kling_async.errors import ConfigError, KlingError
 from kling_async.journal.journal import Journal
 from kling_async.protocol.endpoints import Timeouts
@@ -47,6 +47,11 @@ class Engine:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False)
     closed: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.links) > 1:
+            for link in self.links:
+                link.on_spare = self._share
 
     def enter(self) -> None:
         """
@@ -98,6 +103,8 @@ class Engine:
                 return link, await Creation(tools, link, turnstile, order, rules, patience).run()
             except TurnstileClosed as closed:
                 _log.info("account %s takes no more jobs: %s", link.name, closed.error)
+            except TurnstileMoved:
+                _log.debug("a job leaves the queue of account %s for another", link.name)
 
     async def _choose(self, order: Order, rules: Rules) -> tuple[Link, Turnstile]:
         """
@@ -122,6 +129,13 @@ class Engine:
             raise NeverFits.of(order.slots, most)
         # A copy each time: an error that is raised again and again would keep the frames of all who ever got it.
         raise copy(stopped) from stopped.__cause__
+
+    def _share(self, idle: Turnstile, slots: int) -> None:
+        """Let *slots* slots' worth of those who wait at other accounts come to the lane *idle*, the longest queue first."""
+        lanes = [link.lanes[idle.model] for link in self._working() if idle.model in link.lanes]
+        for other in sorted(lanes, key=lambda lane: -lane.load):
+            if other is not idle and other.load > 1 and slots > 0:
+                slots -= other.hand_over(slots)
 
     def _working(self) -> list[Link]:
         return [link for link in self.links if link.stopped is None]

@@ -52,6 +52,8 @@ class Link:
     _emitter: Emitter = field(repr=False)
     lanes: dict[str, Turnstile] = field(factory=dict, init=False, repr=False)
     stopped: KlingError | None = field(default=None, init=False)
+    # Told when a lane has slots that nobody waits for there.
+    on_spare: Callable[[Turnstile, int], None] | None = field(default=None, init=False, repr=False)
     _stopped_at: float = field(default=0.0, init=False, repr=False)
     _limit: Limit | None = field(default=None, init=False, repr=False)
     _learning: asyncio.Lock | None = field(default=None, init=False, repr=False)
@@ -116,7 +118,7 @@ class Link:
             limit = self._limit or await self._find_limit(timeouts)
             # Another caller may have opened it while this one asked.
             turnstile = self.lanes.get(model) or Turnstile(
-                self.name, model, Lane(limit), self._clock, self._emitter
+                self.name, model, Lane(limit), self._clock, self._emitter, on_spare=self.on_spare
             )
             self.lanes[model] = turnstile
         return turnstile

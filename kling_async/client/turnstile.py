@@ -8,7 +8,7 @@ the clock, and tells what moved.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
@@ -18,7 +18,7 @@ from kling_async.errors import ApiError, KlingError
 from kling_async.protocol.events import LaneChanged, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
 
-__all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed"]
+__all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed", "TurnstileMoved"]
 
 
 class TurnstileClosed(Exception):
@@ -27,6 +27,10 @@ class TurnstileClosed(Exception):
     def __init__(self, error: KlingError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class TurnstileMoved(Exception):
+    """Another account has slots for who waits here; never leaves this package."""
 
 
 @define(eq=False)
@@ -87,6 +91,8 @@ class Turnstile:
     troubled_since: float | None = field(default=None, init=False)
     _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
     _closed: KlingError | None = field(default=None, init=False, repr=False)
+    # Told when there are slots that nobody here waits for.
+    on_spare: Callable[[Turnstile, int], None] | None = field(default=None, repr=False)
 
     @property
     def load(self) -> float:
@@ -102,7 +108,7 @@ class Turnstile:
         """
         Wait until *ticket* is granted.
 
-        Raises `TurnstileClosed` if the lane is stopped meanwhile. A cancelled caller leaves no trace.
+        Raises `TurnstileClosed` if the lane is stopped meanwhile, `TurnstileMoved` if another account has room. A cancelled caller leaves no trace.
         """
         assert ticket.granted is not None, "only who joined can wait"
         try:
@@ -174,6 +180,15 @@ class Turnstile:
         assert party.dismissed is not None, "a party is dismissed before its members are"
         self._send_away([ticket for ticket in self._waiting if ticket.party is party], party.dismissed)
 
+    def hand_over(self, slots: int) -> int:
+        """Send those away who came last, *slots* slots of them at most, to look for another account; returns how many."""
+        moved = 0
+        for ticket in reversed(tuple(self._waiting)):
+            if ticket.slots <= slots - moved:
+                moved += ticket.slots
+                self._send_away((ticket,), TurnstileMoved())
+        return moved
+
     def close(self, error: KlingError) -> None:
         """Take back the timer and send everybody who waits, now and later, away with *error*."""
         self._closed = error
@@ -230,6 +245,8 @@ class Turnstile:
             else:
                 ticket.granted.set_result(None)
         self._stop_timer()
+        if self.on_spare is not None and (spare := self.lane.spare(now)):
+            self.on_spare(self, spare)
         if again is not None:
             delay = max(0.0, again - now)
             self._timer = asyncio.get_running_loop().call_later(delay, self._turn)

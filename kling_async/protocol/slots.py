@@ -254,6 +254,12 @@ class Lane:
         """How many tickets wait."""
         return self._lines.count
 
+    def spare(self, now: float) -> int:
+        """Return how many slots nobody here waits for and a ticket could have at once."""
+        if self._lines.count or self._probing or self.stopped is not None or self._cooldown.open(now):
+            return 0
+        return max(0, self._estimate.limit - self.held)
+
     def held_by(self, party: Hashable) -> int:
         """Return how many slots the tickets of *party* hold."""
         return self._lines.held_by(party)

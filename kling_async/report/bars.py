@@ -20,7 +20,7 @@ from kling_async.protocol.parts import shown_key
 
 __all__ = ["Bar", "Figures", "Placed", "figures", "place", "read_bars"]
 
-# A slot may be taken again before the books say that it is free, by so many seconds at most: an end is written down a
+# Where no slot is free one may be taken so many seconds before the books say that it is free: an end is written down a
 # little after it was seen.
 _SLACK = 0.25
 _STATES: Mapping[JobState, str] = {
@@ -113,7 +113,9 @@ def place(bars: Sequence[Bar]) -> tuple[Placed, ...]:
     placed = []
     slack = min(_SLACK, 0.05 * _median([bar.end - bar.start for bar in bars]))
     for bar in sorted(bars, key=lambda bar: (bar.start, bar.end)):
-        while busy and busy[0][0] <= bar.start + slack:
+        while busy and (
+            busy[0][0] <= bar.start or (len(free) < bar.slots and busy[0][0] <= bar.start + slack)
+        ):
             for row in heapq.heappop(busy)[1]:
                 heapq.heappush(free, row)
         while len(free) < bar.slots:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from socket_kit import client, creates, job
+from socket_kit import client, creates, job, until
 
 from kling_async import Account, Failed, Succeeded
 from kling_async.emulator import EmulatedAccount, Emulator, Fault
@@ -163,3 +163,22 @@ async def test_a_job_that_fits_only_a_stopped_account_waits_for_it() -> None:
             await kling.images.multi_image.run(job(n=1))
 
     assert shares(emulator) == {"small": 1}
+
+
+async def test_an_idle_account_takes_over_waiting_rows() -> None:
+    """When other programs take an account's slots in mid-run, the rows that wait there run on the other once it has room."""
+    foreign = [0]
+    slow, quick = emulated("slow", 8, foreign_load=lambda _now: foreign[0]), emulated("quick", 8)
+
+    async with Emulator(accounts=[slow, quick], speed=1, task_seconds=0.2, paint="stamp") as emulator:
+        async with client(emulator, accounts=known(slow, quick)) as kling:
+            async with kling.batch(job(key=f"{number}") for number in range(120)) as batch:
+                await until(lambda: len(emulator.tasks) >= 16)
+                foreign[0] = 7
+                outcomes = [outcome async for outcome in batch]
+            statistics = batch.statistics()
+
+    assert Counter(map(type, outcomes)) == {Succeeded: 120}
+    assert len({task.external_task_id for task in emulator.tasks}) == 120
+    assert statistics.seconds < 6.0, "fifty rows one after the other would take ten seconds"
+    assert shares(emulator)["quick"] >= 80

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_kit import call, jobs, manifest, picture, results
 from socket_kit import client, creates, job, leaves_nothing, until
 
 from kling_async import Account, Failed, Kling, MultiImage, Skipped, Succeeded
@@ -219,3 +220,21 @@ async def test_a_lost_journal_is_rebuilt_with_its_parts(tmp_path: Path) -> None:
     assert (recovered.found, recovered.absent) == (2, 0)
     assert {type(outcome) for outcome in outcomes} == {Succeeded}
     assert len(emulator.tasks) == 4
+
+
+def test_the_command_line_splits_too(tmp_path: Path) -> None:
+    """`kling-async run --split` makes a job of nine pictures on four slots; its parts are one job to `status`."""
+    rows = manifest(tmp_path / "jobs.jsonl", jobs(2, n=9))
+    picture(tmp_path / "a.png")
+
+    refused = call("run", rows, "-o", tmp_path / "a", "--emulator", "--slots", "4", "--json", cwd=tmp_path)
+    made = call(
+        "run", rows, "-o", tmp_path / "b", "--emulator", "--slots", "4", "--split", "--json", cwd=tmp_path
+    )
+    status = call("status", tmp_path / "b", "--json", cwd=tmp_path)
+
+    assert refused.code == 1
+    assert made.code == 0, made.err
+    assert [len(row["files"]) for row in results(tmp_path / "b")] == [9, 9]
+    assert status.json()["totals"] == {"done": 2}
+    assert status.json()["units"] == 288

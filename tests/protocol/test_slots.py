@@ -390,3 +390,21 @@ def test_the_slots_of_a_party_are_known() -> None:
     lane.grant(0.0)
 
     assert (lane.held_by("batch"), lane.held_by("other"), lane.held_by("nobody")) == (5, 1, 0)
+
+
+def test_spare_slots_are_those_nobody_waits_for() -> None:
+    """A lane has slots to offer only while it is open, nobody waits, and it is not full; each party's share is known."""
+    lane = Lane(Limit.fixed(5))
+    before = lane.spare(0.0)
+    lane.ask("a", 2, 0.0, party="one")
+    waiting = lane.spare(0.0)
+    lane.grant(0.0)
+    granted, shares = lane.spare(0.0), (lane.held_by("one"), lane.held_by("two"))
+    lane.refused("a", 1.0, dice=0.5)
+    lane.withdraw("a", 1.0)
+    cooling, later = lane.spare(1.0), lane.spare(100.0)
+    lane.stop("reason")
+
+    assert (before, waiting, granted, shares) == (5, 0, 3, (2, 0))
+    assert (cooling, later) == (0, 0), "after a refusal one probe comes first"
+    assert lane.spare(200.0) == 0
