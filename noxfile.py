@@ -141,6 +141,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST, default=False)
+def soak(session: nox.Session) -> None:
+    """Hold a run of 5,000 jobs on 1,000 slots against the service's books; about a minute."""
+    session.install(".")
+    session.run("python", "benchmarks/soak.py", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST, default=False)
 def docs(session: nox.Session) -> None:
     """Write those parts of docs/ anew that come from the program: the tables and the picture."""
     session.install(".[cli]")
@@ -149,7 +156,7 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST, default=False)
-def soak(session: nox.Session) -> None:
+def kills(session: nox.Session) -> None:
     """Kill 200 runs at random moments, cut the power at every step of one, continue one of a million rows."""
     session.install(".[cli,images]", *group("test"))
     many = INSTALLED | {"KLING_TEST_KILLS": "200", "KLING_TEST_CUTS": "all", "KLING_TEST_ROWS": "1000000"}

@@ -17,6 +17,7 @@ _COMMANDS = {
     "run": ("kling_async.cli.run", "Run a manifest and save the pictures."),
     "check": ("kling_async.cli.check", "Check every row and picture of a manifest, and show the cost."),
     "status": ("kling_async.cli.upkeep", "Show where a run stands."),
+    "timeline": ("kling_async.cli.timeline", "Draw which task held which slot when, as SVG."),
     "retry": ("kling_async.cli.upkeep", "Try again what failed in a run."),
     "recover": ("kling_async.cli.upkeep", "Rebuild a lost or damaged journal; submits nothing."),
     "create": ("kling_async.cli.tasks", "Create one task."),
