@@ -560,3 +560,13 @@ def test_a_code_is_a_whole_number_or_none(value: object) -> None:
     code = code_of(value)
 
     assert code is None or type(code) is int
+
+
+def test_a_page_passes_over_what_is_no_task() -> None:
+    """Entries without an id, or that are no objects, give no glance and disturb no other."""
+    glances, ended = read_glances(
+        [None, {}, {"task_status": "succeed"}, {"task_id": 7, "task_status": "queued"}]
+    )
+
+    assert glances == [Glance("7", ended=False)]
+    assert ended == {}

@@ -69,3 +69,12 @@ def test_states_are_live_finished_or_pending() -> None:
 def test_which_ends_are_final(state: JobState, error: errors.KlingError, expected: bool) -> None:  # noqa: FBT001  # a table
     """A task's own end is final, and so is a job that never had one; what can be taken up again is not."""
     assert is_final(state, error) is expected
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_a_job_in_parts_runs_without_a_task_of_its_own(state: JobState) -> None:
+    """Only a job under way whose tasks are those of its parts counts as divided."""
+    under_way = state in {JobState.SUBMITTED, JobState.SUCCEEDED}
+
+    assert JobRecord(key="k", state=state).divided is under_way
+    assert not JobRecord(key="k", state=state, task_id="77").divided

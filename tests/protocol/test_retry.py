@@ -175,3 +175,9 @@ def test_the_quota_stays_within_its_bounds(moves: list[bool]) -> None:
             quota.give_back()
 
         assert 0 <= quota.left <= 12
+
+
+def test_a_redirect_does_not_heal() -> None:
+    """An unreadable answer is worth another request, a redirect is the same each time."""
+    assert heals(errors.MalformedReply("no JSON", 200))
+    assert not heals(errors.MalformedReply("elsewhere", 302))

@@ -378,3 +378,15 @@ def test_parties_that_are_gone_are_forgotten() -> None:
     level = lane._lines.party(0, "new").level
 
     assert list(level.parties) == ["new"]
+
+
+def test_the_slots_of_a_party_are_known() -> None:
+    """What a party holds is the sum over its tickets at all priorities; a stranger holds nothing."""
+    lane = Lane(Limit.fixed(9))
+    for name, slots, priority in (("a", 2, 0), ("b", 3, 1)):
+        lane.ask(name, slots, 0.0, priority=priority, party="batch")
+    lane.ask("c", 1, 0.0, party="other")
+
+    lane.grant(0.0)
+
+    assert (lane.held_by("batch"), lane.held_by("other"), lane.held_by("nobody")) == (5, 1, 0)

@@ -187,3 +187,10 @@ def test_a_task_is_a_value() -> None:
     assert again.raw == task.raw
     with pytest.raises(AttributeError):
         task.task_id = "other"  # type: ignore[misc]  # that it cannot be done is the claim
+
+
+def test_a_status_says_how_far_a_task_has_come() -> None:
+    """Words that are not known lie beside `processing`, so that neither of them counts as going back."""
+    ranks = [TaskStatus(word).rank for word in ("submitted", "queued", "processing", "succeed", "failed")]
+
+    assert ranks == [0, 1, 1, 2, 2]
