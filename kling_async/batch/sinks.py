@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,9 +80,9 @@ class Folder:
     def _open(self, journal: Path | None) -> None:
         self.has_history = (self.path / RESULTS).exists()
         make_folder(self.images)
-        trial = self.images / f".trial-{os.getpid()}"
-        trial.write_bytes(b"trial")
-        trial.unlink()
+        # Without a name where the system can do that, so that nothing is left of it whatever happens.
+        with tempfile.TemporaryFile(dir=self.images) as trial:
+            trial.write(b"trial")
         self.run_name = _run_name(self.path / RUN, known=journal is not None and journal.exists())
 
     async def mend(self, journal: Journal) -> None:
