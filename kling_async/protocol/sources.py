@@ -196,7 +196,9 @@ class ImageSource:
 
 def looks_like_base64(text: str) -> bool:
     """Tell whether *text*, given as a path, is probably base64 text; only ever used to word a remedy."""
-    return text.startswith(_BASE64_STARTS) or (len(text) > 255 and _BASE64.fullmatch(text) is not None)
+    # Not only at the start: a manifest's folder comes before what stands in its rows.
+    known = any(start in text for start in _BASE64_STARTS)
+    return known or (len(text) > 255 and _BASE64.fullmatch(text) is not None)
 
 
 def megabytes(size: int) -> str:

@@ -221,7 +221,7 @@ def _file_fault(error: OSError, path: Path, field: str) -> InvalidJob:
         remedy = "for base64 text use ImageSource.from_base64(text)"
     shown = text if len(text) <= 200 else f"{text[:100]}…{text[-80:]}"
     if looks_like_base64(text):
-        shown = f"{text[:12]}…"
+        shown = f"{path.name[:12]}…"
     return InvalidJob.because(field, "a readable picture file", found.format(path=shown), remedy)
 
 
