@@ -139,6 +139,7 @@ EXTRAS = {
         },
     ),
     "dotenv": ("python-dotenv", {}),
+    "obstore": ("obstore", {}),
     "jinja2": ("jinja2", {}),
     "pybase64": ("pybase64", {}),
     "msgspec": ("msgspec", {}),
