@@ -18,15 +18,17 @@ def ours(options: dict[str, Any]) -> dict[str, float]:
     from kling_async.client.clock import Clock
     from kling_async.client.results import Downloads
     from kling_async.transport.downloads import FetchRules
+    from kling_async.transport.files import FolderShelf
 
     async def run() -> dict[str, float]:
         downloads = Downloads.under(FetchRules(allow_private=True), Clock())
+        shelf = FolderShelf(Path(options["folder"]))
         numbers = count()
 
         async def work() -> None:
             while (number := next(numbers)) < options["pictures"]:
                 url = f"{options['url']}/result/{number}.png"
-                await downloads.save(url, Path(options["folder"]), f"picture-{number}")
+                await downloads.save(url, shelf, f"picture-{number}")
 
         try:
             with measured() as found:
@@ -67,7 +69,7 @@ VARIANTS: Variants = {"ours": ours, "bare": bare}
 def measure(repeat: int) -> list[Figure]:
     """Compare the rates, which are the inverse of the time."""
     server = {"picture_bytes": 2_000_000}
-    runs = compare(_NAME, ("ours", "bare"), {"pictures": 200}, repeat=repeat, server=server)
+    runs = compare(_NAME, ("ours", "bare"), {"pictures": 1000}, repeat=repeat, server=server)
     mine, loop = runs["ours"], runs["bare"]
     rate = median(loop, mine, "seconds")
     return [

@@ -8,10 +8,12 @@ from typing import TypeAlias
 
 from attrs import define, field
 
+from kling_async.batch.keys import KeyTable
 from kling_async.batch.manifest import BadRow, Row
 from kling_async.errors import BatchStopped, InvalidJob, KlingError
 from kling_async.journal.ledger import Ledger
 from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.naming import folded
 from kling_async.protocol.parts import shown_key
 from kling_async.protocol.tasks import Task
 
@@ -45,6 +47,8 @@ class Entry:
     parts: tuple[Entry, ...] = field(default=(), repr=False)
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     whole: Entry | None = field(default=None, repr=False)
+    # An earlier key differs only in upper and lower case.
+    twin: bool = False
     # Why no more parts of it are to be sent.
     broken: KlingError | None = None
     number: int = 0
@@ -86,11 +90,11 @@ async def entries(
     position = 0
     if isinstance(jobs, AsyncIterable):
         async for item in jobs:
-            yield _entry(position, item, names)
+            yield names.compare(_entry(position, item, names))
             position += 1
     else:
         for item in jobs:
-            yield _entry(position, item, names)
+            yield names.compare(_entry(position, item, names))
             position += 1
 
 
@@ -100,12 +104,19 @@ class _Names:
 
     _by_content: bool
     _seen: set[int] = field(factory=set, init=False)
+    _folded: KeyTable = field(factory=KeyTable, init=False)
 
     def is_new(self, key: str) -> bool:
         """Tell whether *key* was not there before, and remember it."""
         before = len(self._seen)
         self._seen.add(hash(key))
         return len(self._seen) > before
+
+    def compare(self, entry: Entry) -> Entry:
+        """Note whether *entry* is the twin of an earlier one; only a batch that keeps something needs to know."""
+        if self._by_content and entry.error is None:
+            entry.twin = bool(self._folded.add(folded(entry.key), entry.position + 1))
+        return entry
 
     def name(self, entry: Entry) -> str:
         """Name a job that has no key."""

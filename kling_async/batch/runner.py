@@ -22,7 +22,7 @@ from attrs import define, evolve, field
 from kling_async._crash import crash_point
 from kling_async.batch.counts import Counts
 from kling_async.batch.entries import Entry, Input, entries, external_id
-from kling_async.batch.harvest import Crop, Harvest, failed
+from kling_async.batch.harvest import Crop, Harvest, failed, in_words
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outbox import Outbox
 from kling_async.batch.outcomes import Failed, Outcome, Skipped
@@ -102,7 +102,7 @@ class Runner:
             engine=engine,
             queries=queries,
             options=options,
-            folder=Folder.at(options.out),
+            folder=Folder.at(options),
             source=entries(jobs, by_content=options.journal_path is not None),
             rules=rules,
             outbox=Outbox(options.in_order),
@@ -113,7 +113,8 @@ class Runner:
         assert self._rules.party is not None, "a batch is a party of its own"
         self.party = self._rules.party
         self._name = secrets.token_hex(8)
-        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
+        full = self._options.verify == "full"
+        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver, self.stop, full)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
         self._splitter = Splitter(self, self._engine, self._queries)
 
@@ -340,7 +341,7 @@ class Runner:
 
     def _end_waiting(self, run: Run, timeout: TaskTimeout | None) -> None:
         self.counts.in_flight -= run.entry.whole is None
-        error = timeout or run.row.error
+        error = timeout or in_words(run.entry, run.row.error)
         task = run.row.task
         if error is None:
             assert task is not None, "what is over without error has a task"

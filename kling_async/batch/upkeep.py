@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio.to_thread
 from attrs import define, evolve, frozen
 
 from kling_async.batch.entries import Entry, Input, entries, external_id
+from kling_async.batch.options import BatchOptions
 from kling_async.batch.sinks import Folder
 from kling_async.batch.splitting import divide
 from kling_async.client.engine import Engine
@@ -28,12 +29,9 @@ from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import JobRecord, JobState
 from kling_async.protocol.parts import is_part, whole_key
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE
-from kling_async.protocol.tasks import Task
+from kling_async.protocol.tasks import RESULTS_KEPT, Task
 
 __all__ = ["Recovered", "Status", "forget_running", "read_status", "rebuild", "retry_failed"]
-
-# How long the service keeps results (seed).
-RESULTS_KEPT = timedelta(days=30)
 
 
 @frozen(kw_only=True)
@@ -171,7 +169,8 @@ async def rebuild(
     asking for it.
     """
     engine.enter()
-    folder = Folder(out)
+    folder = Folder.at(BatchOptions(out=out))
+    assert folder is not None, "a folder was given"
     await folder.open()
     aside = _Aside()
     journal = await Journal.open(out / "journal.db", run=folder.run_name, instead_of=aside)

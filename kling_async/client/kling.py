@@ -140,6 +140,8 @@ class Kling:
         jobs: Iterable[Input] | AsyncIterable[Input],
         *,
         out: str | PathLike[str] | None = None,
+        name: str = "{key}_{index}",
+        verify: Literal["header", "full"] = "header",
         journal: str | PathLike[str] | None = None,
         update: bool = False,
         total: int | None = None,
@@ -155,7 +157,9 @@ class Kling:
         Run many jobs; outcomes come as they finish, from an iterable that may be endless.
 
         Use `async with kling.batch(jobs) as batch: async for outcome in batch`, or the loop alone. With *out*, a folder,
-        pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *journal*, by default
+        pictures are saved to `out/images`, called *name* and checked by their header and length, or with `verify="full"`
+        (extra `images`) by decoding them, and a line for each job goes to `out/results.jsonl`. *out* may also be an object
+        store (`s3://`, `gs://`, `az://`; extra `cloud`); the lines are then beside the journal. *journal*, by default
         `out/journal.db`, keeps every job's state: the same jobs with the same journal continue where they were left,
         even by a crash. A job that changed under its key since then is an error unless *update*. *budget* is the most
         units to commit, earlier runs included; *total* how many jobs there are, for the statistics. A job of more pictures
@@ -170,6 +174,8 @@ class Kling:
 
         options = BatchOptions(
             out=out,
+            name=name,
+            verify=verify,
             journal=journal,
             update=update,
             total=total,

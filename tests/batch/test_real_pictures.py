@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import random
 import struct
 import zlib
@@ -138,7 +139,7 @@ async def test_files_of_every_kind_are_accepted(folder: Path, tmp_path: Path) ->
         outcomes = [outcome async for outcome in kling.batch(jobs, out=tmp_path)]
 
     assert {outcome.key: getattr(outcome, "error", None) for outcome in outcomes} == dict.fromkeys(PICTURES)
-    assert all(isinstance(outcome, Succeeded) and outcome.files[0].exists() for outcome in outcomes)
+    assert all(isinstance(outcome, Succeeded) and os.path.exists(outcome.files[0]) for outcome in outcomes)
     assert creates(emulator) == len(PICTURES)
 
 
