@@ -40,14 +40,20 @@ class Status:
     Where a run stands, by its journal.
 
     *totals* counts jobs by state, *failures* by error code (or the error's name), *units* adds up what is committed.
-    *expires_at* is when the service deletes the oldest pictures that are not saved yet.
+    *unsaved* counts jobs whose pictures are, or may be, ready and not saved yet, and *expires_at* is when the service
+    deletes the oldest of those.
     """
 
     run: str
     totals: Mapping[JobState, int]
     failures: Mapping[str, int]
     units: int
+    unsaved: int
     expires_at: datetime | None
+
+    def days_left(self, now: datetime) -> float | None:
+        """Return in how many days the service deletes what is not saved; below zero if it has, None if all is saved."""
+        return None if self.expires_at is None else (self.expires_at - now).total_seconds() / 86_400
 
     @property
     def unfinished(self) -> int:
@@ -73,6 +79,7 @@ def _read_status(path: Path) -> Status:
         failures: dict[str, int] = {}
         totals: dict[JobState, int] = {}
         oldest: float | None = None
+        unsaved = 0
         for record in storage.all():
             if is_part(record.key):
                 continue  # the job's own page sums up
@@ -80,13 +87,17 @@ def _read_status(path: Path) -> Status:
             if record.state in {JobState.FAILED, JobState.LOST}:
                 name = failure_code(record)
                 failures[name] = failures.get(name, 0) + 1
-            elif record.state is JobState.SUCCEEDED and record.ended_at is not None:
-                oldest = min(oldest or record.ended_at, record.ended_at)
+            # A task that was running when somebody last looked may have ended soon after.
+            ready = {JobState.SUCCEEDED: record.ended_at, JobState.SUBMITTED: record.submitted_at}
+            since = ready.get(record.state)
+            unsaved += record.state in ready
+            oldest = since if oldest is None or (since is not None and since < oldest) else oldest
         return Status(
             run=storage.meta().get("run", ""),
             totals=totals,
             failures=failures,
             units=storage.committed_units(),
+            unsaved=unsaved,
             expires_at=None if oldest is None else datetime.fromtimestamp(oldest, UTC) + RESULTS_KEPT,
         )
     finally:

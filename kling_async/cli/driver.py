@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import anyio
 from attrs import define, field, frozen
@@ -20,6 +21,7 @@ from kling_async.cli.views import View
 from kling_async.cli.voice import SOME_FAILED, Voice, exit_code
 from kling_async.client.kling import Kling
 from kling_async.errors import KlingError
+from kling_async.protocol.naming import TEMPLATE
 
 __all__ = ["Ending", "Orders", "drive"]
 
@@ -31,8 +33,10 @@ class Orders:
     """What to run: the *rows*, where *out* is, how (*budget*, *split*, *in_order*), and the words that *resume* it."""
 
     rows: Iterable[Row | BadRow]
-    out: Path
+    out: Path | str
     resume: str
+    name: str = TEMPLATE
+    verify: Literal["header", "full"] = "header"
     journal: Path | None = None
     budget: int | None = None
     split: bool = False
@@ -128,6 +132,8 @@ async def drive(
     batch = kling.batch(
         orders.rows,
         out=orders.out,
+        name=orders.name,
+        verify=orders.verify,
         journal=orders.journal,
         budget=orders.budget,
         split=orders.split,

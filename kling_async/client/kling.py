@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from kling_async.batch.batch import Batch
     from kling_async.batch.entries import Input
+    from kling_async.batch.fetching import Fetched
     from kling_async.batch.upkeep import Recovered
 
 __all__ = ["Kling"]
@@ -200,6 +201,25 @@ class Kling:
         from kling_async.batch.upkeep import rebuild
 
         return await rebuild(self._engine, self._queries(MultiImage.path), jobs, Path(out))
+
+    async def fetch(
+        self,
+        *,
+        out: str | PathLike[str],
+        name: str = "{key}_{index}",
+        verify: Literal["header", "full"] = "header",
+        journal: str | PathLike[str] | None = None,
+    ) -> Fetched:
+        """
+        Fetch the pictures of the run in *out* that were never saved, are missing, or are damaged.
+
+        Works as long as the service has them, 30 days, and submits nothing. The arguments are those of the `batch()`.
+        """
+        from kling_async.batch.fetching import fetch
+        from kling_async.batch.options import BatchOptions
+
+        options = BatchOptions(out=out, name=name, verify=verify, journal=journal)
+        return await fetch(self._queries(MultiImage.path), options)
 
     async def __aenter__(self) -> Self:
         self._engine.enter()

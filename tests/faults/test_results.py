@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from disk_kit import on_small_disk, reason
 from fault_kit import FlakyResolver, client_of, job
 from fault_server import FaultServer, Life
 from fault_server import catalogue as go
@@ -28,10 +29,6 @@ from kling_async.batch.upkeep import read_status
 from kling_async.client import poller
 from kling_async.protocol.lifecycle import JobState
 from kling_async.protocol.polling import PollBook
-
-sys.path.insert(0, str(Path(__file__).parent))  # the kit beside this file; tests are no package
-
-from small_disk import on_small_disk, reason
 
 pytestmark = pytest.mark.anyio
 
