@@ -26,10 +26,12 @@ from kling_async.client.settings import Account, Settings, gather, proxy_of
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
+from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.packs import Pack
 from kling_async.protocol.tasks import Task
 from kling_async.transport.downloads import FetchRules
+from kling_async.transport.fitting import require_pillow
 from kling_async.transport.sessions import Connection, Session
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Kling:
     repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
     is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
     `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens.
+    *fit* `"auto"` brings pictures within the rules and tells what it changed, *verify* `"full"` decodes each one once to
+    see that it is sound; both need the extra `images`.
 
     Raises `ConfigError` for credentials or options that cannot work.
     """
@@ -77,7 +81,10 @@ class Kling:
         trust_env: bool = True,
         journal: str | PathLike[str] | None = None,
         on_event: Watcher | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] = "header",
     ) -> None:
+        pictures = _picture_rules(fit, verify)
         settings = gather(
             api_key=api_key,
             access_key=access_key,
@@ -97,7 +104,7 @@ class Kling:
             trust_env=trust_env,
         )
         self._base_url = settings.base_url
-        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries))
+        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries), pictures=pictures)
         self._downloads = Downloads.under(fetch, clock)
         sessions = [Session(connection, session) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
@@ -123,9 +130,14 @@ class Kling:
         return AccountResource(self._engine, self._rules)
 
     def with_options(
-        self, *, timeout: float | Timeouts | None = None, max_retries: int | None = None
+        self,
+        *,
+        timeout: float | Timeouts | None = None,
+        max_retries: int | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Kling:
-        """Return a view of this client with other time limits or retries: same sessions, slots and poller."""
+        """Return a view of this client with other limits or ways with pictures: same sessions, slots and poller."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._is_view = True
@@ -133,6 +145,9 @@ class Kling:
             view._rules = evolve(view._rules, timeouts=Timeouts.of(timeout))
         if max_retries is not None:
             view._rules = evolve(view._rules, retries=_retries(max_retries))
+        now = view._rules.pictures
+        if fit is not None or verify is not None:
+            view._rules = evolve(view._rules, pictures=_picture_rules(fit or now.fit, verify or now.verify))
         return view
 
     def batch(
@@ -150,6 +165,8 @@ class Kling:
         max_failures: int | None = None,
         task_timeout: float | None = 1800.0,
         stall_after: float = 600.0,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Batch:
         """
         Run many jobs; outcomes come as they finish, from an iterable that may be endless.
@@ -163,7 +180,7 @@ class Kling:
         *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
         job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
         task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
-        the rest of the jobs stays undone.
+        the rest of the jobs stays undone. *fit* and *verify* are as for the client; each outcome tells what was `fitted`.
         """
         # The face of the package lies above its body: the one import that points downwards, made late.
         from kling_async.batch.batch import Batch, BatchOptions
@@ -181,7 +198,8 @@ class Kling:
             task_timeout=task_timeout,
             stall_after=stall_after,
         )
-        return Batch(self._engine, self._queries(MultiImage.path), jobs, options)
+        view = self.with_options(fit=fit, verify=verify)
+        return Batch(self._engine, view._queries(MultiImage.path), jobs, options)  # noqa: SLF001  # a view of this client
 
     async def recover(
         self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
@@ -278,6 +296,12 @@ class AccountResource:
         for link in self._engine.links:
             found += await link.packs(self._rules.timeouts, patience)
         return tuple(found)
+
+
+def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"]) -> PictureRules:
+    rules = PictureRules(fit=fit, verify=verify)
+    require_pillow(rules)
+    return rules
 
 
 def _retries(value: object) -> int:

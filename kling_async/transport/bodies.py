@@ -17,7 +17,8 @@ from kling_async._crash import crash_point
 from kling_async.errors import KlingError
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.pictures import Picture
-from kling_async.transport.pictures import PIECE, check_unchanged, pieces
+from kling_async.transport.opening import check_unchanged
+from kling_async.transport.pieces import PIECE, pieces
 
 __all__ = ["BodyPayload"]
 
