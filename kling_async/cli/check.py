@@ -125,7 +125,7 @@ class _Inspection:
         if source.path is not None and source.path in self._wrong:
             return self._wrong[source.path]
         try:
-            picture = await self._stock.take(source, name, self.rules)
+            picture = await self._stock.look(source, name, self.rules)
         except InvalidJob as error:
             if source.path is not None:
                 self._remember(source.path, error)

@@ -23,7 +23,7 @@ async def show_request(job: MultiImage, connection: Connection, voice: Voice, ru
     """Check the pictures of *job* and print its request; no key is needed and nothing is sent."""
     require_pillow(rules)
     stock = Stock()
-    pictures = {name: _elided(await stock.take(source, name, rules)) for name, source in job.pictures()}
+    pictures = {name: _elided(await stock.look(source, name, rules)) for name, source in job.pictures()}
     address = connection.base_url or (None if connection.region else os.environ.get("KLING_BASE_URL"))
     region = connection.region or os.environ.get("KLING_REGION") or "global"
     url = base_url(address, region) + job.path

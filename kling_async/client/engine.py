@@ -42,7 +42,7 @@ class Engine:
     emitter: Emitter
     poller: Poller
     journal_path: Path | None = None
-    stock: Stock = field(factory=Stock, init=False, repr=False)
+    stock: Stock = field(factory=Stock, repr=False)
     quota: RetryQuota = field(factory=RetryQuota, init=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)

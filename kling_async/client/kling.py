@@ -32,7 +32,10 @@ from kling_async.protocol.packs import Pack
 from kling_async.protocol.tasks import Task
 from kling_async.transport.downloads import FetchRules
 from kling_async.transport.fitting import require_pillow
+from kling_async.transport.larder import Larder
 from kling_async.transport.sessions import Connection, Session
+from kling_async.transport.stock import Stock
+from kling_async.transport.turns import Turns
 
 if TYPE_CHECKING:
     import aiohttp
@@ -58,7 +61,8 @@ class Kling:
     is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
     `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens.
     *fit* `"auto"` brings pictures within the rules and tells what it changed, *verify* `"full"` decodes each one once to
-    see that it is sound; both need the extra `images`.
+    see that it is sound; both need the extra `images`. *picture_cache* is how many bytes of pictures that several jobs
+    use are kept ready to be sent.
 
     Raises `ConfigError` for credentials or options that cannot work.
     """
@@ -83,6 +87,7 @@ class Kling:
         on_event: Watcher | None = None,
         fit: Literal["auto"] | None = None,
         verify: Literal["header", "full"] = "header",
+        picture_cache: int = 64_000_000,
     ) -> None:
         pictures = _picture_rules(fit, verify)
         settings = gather(
@@ -106,9 +111,11 @@ class Kling:
         self._base_url = settings.base_url
         self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries), pictures=pictures)
         self._downloads = Downloads.under(fetch, clock)
-        sessions = [Session(connection, session) for _ in settings.accounts]
+        turns, larder = Turns(), Larder(_bytes("picture_cache", picture_cache))
+        sessions = [Session(connection, session, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         self._engine.journal_path = None if journal is None else Path(journal)
+        self._engine.stock = Stock(larder)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         if on_event is not None:
             self._engine.emitter.subscribe(on_event)
@@ -302,6 +309,12 @@ def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"
     rules = PictureRules(fit=fit, verify=verify)
     require_pillow(rules)
     return rules
+
+
+def _bytes(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name}: expected a number of bytes from 0 up, found {value!r}")
+    return value
 
 
 def _retries(value: object) -> int:

@@ -21,6 +21,7 @@ from kling_async.errors import InvalidJob
 from kling_async.protocol.fitting import MOST_INPUT_BYTES, PictureRules
 from kling_async.protocol.pictures import Picture, check_size
 from kling_async.protocol.sources import ImageSource, megabytes
+from kling_async.transport.larder import Larder
 from kling_async.transport.opening import in_thread, stamp_of
 from kling_async.transport.pictures import STRICT, inspect, inspect_now
 from kling_async.transport.spool import SpooledFile
@@ -41,12 +42,24 @@ _SIGNED_FOR = timedelta(hours=1)
 class Stock:
     """Takes pictures in; belongs to the event loop of its first call."""
 
+    larder: Larder = field(factory=Larder, repr=False)
     _known: OrderedDict[Hashable, Picture] = field(factory=OrderedDict, init=False, repr=False)
     _spooled: int = field(default=0, init=False)
     _taking: dict[Hashable, asyncio.Lock] = field(factory=dict, init=False, repr=False)
     _places: dict[str, Place] = field(factory=dict, init=False, repr=False)
 
     async def take(self, source: ImageSource, name: str, rules: PictureRules = STRICT) -> Picture | str:
+        """
+        Do what `look()` does for a job that is going to be sent.
+
+        The larder hears of it, so that it knows which pictures are worth keeping.
+        """
+        picture = await self.look(source, name, rules)
+        if isinstance(picture, Picture):
+            self.larder.expect(picture)
+        return picture
+
+    async def look(self, source: ImageSource, name: str, rules: PictureRules = STRICT) -> Picture | str:
         """
         Return the picture of *source*, checked or made to fit as *rules* say, or the URL the service is to fetch.
 
