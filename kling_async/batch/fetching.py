@@ -71,7 +71,7 @@ async def fetch(queries: Queries, options: BatchOptions) -> Fetched:
         journal = await Journal.open(path)
         try:
             await folder.mend(journal)
-            return await _Fetch(queries, journal, folder, full=options.verify == "full").run()
+            return await _Fetch(queries, journal, folder).run()
         finally:
             await journal.aclose()
     finally:
@@ -83,7 +83,6 @@ class _Fetch:
     _queries: Queries
     _journal: Journal
     _folder: Folder
-    _full: bool = field(kw_only=True)
     _harvest: Harvest = field(init=False)
     _keys: KeyTable = field(factory=KeyTable, init=False)
     _whole: int = field(default=0, init=False)
@@ -94,7 +93,7 @@ class _Fetch:
 
     def __attrs_post_init__(self) -> None:
         emitter = self._queries.engine.emitter
-        self._harvest = Harvest(self._folder, emitter, self._deliver, self._block, self._full)
+        self._harvest = Harvest(self._folder, emitter, self._deliver, self._block)
         self._harvest.journal = self._journal
 
     async def run(self) -> Fetched:
@@ -180,7 +179,8 @@ class _Fetch:
             return
         try:
             task = await self._made(row)
-            keeper = Keeper(self._queries.downloads, record.key, partial(self._made, row))
+            retrieve = partial(self._made, row)
+            keeper = Keeper(self._queries.downloads, record.key, retrieve, self._queries.full)
             for kind, place in lacking:
                 await self._replace(str(row[kind][place]), _image(task, place), keeper, kind)
         except KlingError as error:
@@ -211,7 +211,7 @@ class _Fetch:
         rack, marked = self._folder.rack, kind == "watermarked"
         await anyio.to_thread.run_sync(rack.set_aside, name, "damaged")
         shelf = rack.watermarked if marked else rack.images
-        saved = await keeper.keep(image, shelf, PurePosixPath(name).stem, full=self._full, watermarked=marked)
+        saved = await keeper.keep(image, shelf, PurePosixPath(name).stem, watermarked=marked)
         self._fetched.append(rack.name(saved.location))
 
     def _lacking(self, row: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -70,8 +70,8 @@ class Harvest:
     """
     Brings in what a batch's tasks made; *folder* None keeps no pictures and writes no lines, *journal* None no states.
 
-    With *full* each picture is decoded before it is kept. When the disk or the folder fails no more downloads are
-    begun: what they would have brought stays where it is, for the next run.
+    When the disk or the folder fails no more downloads are begun: what they would have brought stays where it is, for the
+    next run.
     *deliver* is called once for each job, in the end. The streams are unbounded, because the runner bounds how many
     jobs are on their way.
     """
@@ -81,7 +81,6 @@ class Harvest:
     _deliver: Callable[[Entry, Outcome], None]
     # Called once, with what keeps every picture from being saved.
     _halt: Callable[[DownloadError], None]
-    _full: bool = False
     _blocked: DownloadError | None = field(default=None, init=False, repr=False)
     journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(init=False, repr=False)
@@ -172,7 +171,7 @@ class Harvest:
     ) -> SavedFile:
         assert self._folder is not None, "without a folder nothing is saved"
         stem = self._folder.stem(crop.entry, image.index)
-        saved = await crop.keeper.keep(image, shelf, stem, full=self._full, watermarked=watermarked)
+        saved = await crop.keeper.keep(image, shelf, stem, watermarked=watermarked)
         if self._emitter.active:
             self._emitter.emit(
                 Saved(
@@ -295,6 +294,7 @@ def _succeeded(
         account=crop.account,
         external_task_id=crop.entry.external_task_id,
         parts=crop.entry.tasks,
+        fitted=crop.entry.fitted,
     )
 
 
@@ -309,4 +309,5 @@ def failed(entry: Entry, error: KlingError, task: Task | None, account: str) -> 
         account=account,
         external_task_id=entry.external_task_id,
         parts=entry.tasks,
+        fitted=entry.fitted,
     )

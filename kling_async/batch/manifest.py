@@ -7,7 +7,8 @@ at all is an error (`ConfigError`). Nothing is sent or spent here, and no pictur
 JSONL (`.jsonl`, `.ndjson`, and any ending not named here) has one JSON object a line. CSV and TSV (`.csv`, `.tsv`)
 have a header of field names; several subjects stand in one `subject_images` cell separated by `|`, or in columns
 `subject_image_1` to `subject_image_4`; empty cells are fields not given. `.json` is one object or an array of them,
-up to 16 MB. All are UTF-8, with or without a byte order mark, and lines may end in CRLF.
+up to 16 MB. All are UTF-8, with or without a byte order mark, and lines may end in CRLF. A folder of pictures has a row
+for each.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TypeAlias
 
 from attrs import evolve, frozen
 
+from kling_async.batch.folders import folder_records
 from kling_async.batch.keys import KeyTable
 from kling_async.batch.tables import csv_records
 from kling_async.errors import ConfigError, InvalidJob
@@ -61,20 +63,29 @@ Record: TypeAlias = tuple[int, dict[str, object] | InvalidJob]
 _READERS: dict[str, Callable[[IO[bytes], Path], Iterator[Record]]]
 
 
-def read_manifest(path: Path) -> Iterator[Row | BadRow]:
+def read_manifest(path: Path, shared: Mapping[str, object] | None = None) -> Iterator[Row | BadRow]:
     """
     Open the manifest at *path* and return its rows in order, as they are read.
 
-    Relative pictures are relative to the manifest's folder. Raises ConfigError at once for a file that is missing,
-    a folder, not readable or of an unknown kind; an empty file has no rows.
+    Relative pictures are relative to the manifest's folder. A folder of pictures is a manifest too: a row for each, with
+    its name as the key and the fields *shared* by all. Raises ConfigError at once for a file that is missing, not
+    readable or of an unknown kind, for a folder without pictures, and for *shared* with a file, whose rows have fields
+    of their own; an empty file has no rows.
     """
-    records = raw_records(path)
+    records = raw_records(path, shared)
     # Absolute, since a job is known by its pictures' paths: it must be the same one wherever the command is called.
-    return _rows(records, path.parent.resolve())
+    return _rows(records, path.resolve() if path.is_dir() else path.parent.resolve())
 
 
-def raw_records(path: Path) -> Iterator[Record]:
-    """Return each row's line number and its fields as they stand in the file at *path*, or why it has none."""
+def raw_records(path: Path, shared: Mapping[str, object] | None = None) -> Iterator[Record]:
+    """Return each row's line number and its fields as they stand in the file or folder at *path*, or why it has none."""
+    if path.is_dir():
+        rows = tuple(folder_records(path, shared or {}))
+        return iter(rows)
+    if shared:
+        raise ConfigError(
+            f"manifest: expected a folder, for fields that all rows share, found {path}; put them into its rows"
+        )
     # The first record is read now, so that a header or a .json file that cannot be used is an error at once. The
     # file is opened again to be read: what is never iterated leaves nothing open.
     next(_records(path), None)
@@ -91,10 +102,6 @@ def _open(path: Path) -> IO[bytes]:
     if path.suffix.lower() in {".parquet", ".xlsx", ".xls"}:
         raise ConfigError(
             f"manifest: expected JSONL, CSV or TSV, found {path.name}; export it as one of them"
-        )
-    if path.is_dir():
-        raise ConfigError(
-            f"manifest: expected a JSONL or CSV file, found the folder {path}; name a file in it"
         )
     if path.exists() and not path.is_file():
         raise ConfigError(

@@ -13,7 +13,6 @@ from attrs import Attribute, field, frozen
 from kling_async.errors import ConfigError
 from kling_async.protocol.endpoints import seconds
 from kling_async.protocol.naming import TEMPLATE, check_template
-from kling_async.transport.decoding import require_decoder
 from kling_async.transport.stores import SCHEMES, is_store_url
 
 __all__ = ["BatchOptions"]
@@ -40,13 +39,6 @@ def _name(_: object, attribute: Attribute[str], value: object) -> None:
     check_template(value)
 
 
-def _verify(_: object, attribute: Attribute[str], value: str) -> None:
-    if value not in {"header", "full"}:
-        raise ConfigError(f"{attribute.name}: expected 'header' or 'full', found {value!r}")
-    if value == "full":
-        require_decoder("verify='full'")
-
-
 def _place(value: str | PathLike[str] | None) -> str | Path | None:
     """Tell the URL of an object store from a folder, which may be written as a file URL."""
     if value is None or not isinstance(value, str) or "://" not in value:
@@ -67,7 +59,6 @@ class BatchOptions:
 
     out: str | Path | None = field(default=None, converter=_place)
     name: str = field(default=TEMPLATE, validator=_name)
-    verify: Literal["header", "full"] = field(default="header", validator=_verify)
     journal: str | PathLike[str] | None = None
     update: bool = False
     budget: int | None = field(default=None, validator=_count)

@@ -1,8 +1,8 @@
 """
 Where the pictures of a batch go: what is tried before anything is spent, what is in the way, what is still there.
 
-In a folder that is `images/`, with `watermarked/` beside it for the pictures that carry the service's watermark.
-Everything here blocks and belongs in a worker thread.
+That is `images/`, with `watermarked/` beside it for the pictures that carry the service's watermark, in a folder or in an
+object store. Everything here blocks and belongs in a worker thread.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from kling_async.protocol.naming import LONGEST_STEM
 from kling_async.transport.files import PART, FolderShelf
 from kling_async.transport.shelves import EXTENSIONS, Shelf
 
-__all__ = ["EARLIER", "IMAGES", "WATERMARKED", "FolderRack", "Rack"]
+__all__ = ["EARLIER", "IMAGES", "RUN", "SHORTEST_STEM", "WATERMARKED", "FolderRack", "Rack"]
 
 IMAGES = "images"
 WATERMARKED = "watermarked"
 # In a folder of pictures: those of attempts before the last, and what was found damaged.
 EARLIER = "earlier"
 
+# Names the run, in the folder of its results or at its place in a store.
+RUN = "run.json"
+
 # What a download in progress adds to a name; longer than any extension.
 _ADDED = len(".12345678.part")
 # A template's text, the number and a key's hash need so much.
-_SHORTEST_STEM = 120
+SHORTEST_STEM = 120
 
 
 class Rack(Protocol):
@@ -49,6 +52,10 @@ class Rack(Protocol):
     def longest(self) -> int:
         """How many bytes a stem may have."""
 
+    @property
+    def clear(self) -> bool:
+        """Whether it is certain that there is nothing but what this run has put there."""
+
     def prepare(self) -> None:
         """Make the shelves and try to write; raises OSError and `ConfigError`."""
 
@@ -65,7 +72,11 @@ class Rack(Protocol):
         """Take away what a run that was cut short left of pictures half fetched."""
 
     def is_whole(self, name: str, sha256: str) -> bool | None:
-        """Tell whether *name* has the content of that digest; None if it is not there."""
+        """
+        Tell whether *name* has the content of that digest; None if it is not there.
+
+        What an object store has counts as whole: it is never read back.
+        """
 
     def name(self, location: Path | str) -> str:
         """Return what results call the picture at *location*."""
@@ -79,8 +90,7 @@ class FolderRack:
     images: FolderShelf = field(init=False)
     watermarked: FolderShelf = field(init=False)
     longest: int = field(default=LONGEST_STEM, init=False)
-    # A shelf that was empty in the beginning holds nothing but what this run put there.
-    _empty: bool = field(default=False, init=False)
+    clear: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.images = FolderShelf(self.root / IMAGES)
@@ -97,7 +107,7 @@ class FolderRack:
         with tempfile.TemporaryFile(dir=self.images.path) as trial:
             trial.write(b"trial")
         self.longest = _longest_stem(self.watermarked.path)
-        self._empty = not any(entry for path in shelves if path.exists() for entry in path.iterdir())
+        self.clear = not any(entry for path in shelves if path.exists() for entry in path.iterdir())
 
     def claim(self, run: str) -> str:
         """Return *run*: a folder is known by the name that lies in it."""
@@ -105,8 +115,6 @@ class FolderRack:
 
     def in_the_way(self, stem: str, *, watermarked: bool = False) -> str | None:
         """Return the name of what is there already under *stem*; see `Rack.in_the_way()`."""
-        if self._empty:
-            return None
         folder = (self.watermarked if watermarked else self.images).path
         paths = (folder / f"{stem}.{extension}" for extension in EXTENSIONS.values())
         return next((self.name(path) for path in paths if os.path.lexists(path)), None)
@@ -161,9 +169,9 @@ def _longest_stem(folder: Path) -> int:
     else:
         name, path = os.pathconf(folder.parent, "PC_NAME_MAX"), os.pathconf(folder.parent, "PC_PATH_MAX")
     longest = min(LONGEST_STEM, name - _ADDED, path - where - _ADDED)
-    if longest < _SHORTEST_STEM:
+    if longest < SHORTEST_STEM:
         raise ConfigError(
-            f"out: expected room for names of {_SHORTEST_STEM} bytes, found {max(0, longest)} in {folder}; "
+            f"out: expected room for names of {SHORTEST_STEM} bytes, found {max(0, longest)} in {folder}; "
             "choose a folder with a shorter path"
         )
     return longest

@@ -113,8 +113,7 @@ class Runner:
         assert self._rules.party is not None, "a batch is a party of its own"
         self.party = self._rules.party
         self._name = secrets.token_hex(8)
-        full = self._options.verify == "full"
-        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver, self.stop, full)
+        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver, self.stop)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
         self._splitter = Splitter(self, self._engine, self._queries)
 
@@ -299,9 +298,10 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        key = (entry.whole or entry).key
+        named = entry.whole or entry
         name, page, veto = entry.external_task_id, entry.ledger, entry.veto
-        order = await prepare(entry.job, name, key=key, ledger=page, veto=veto)
+        order = await prepare(self._queries, entry.job, name, key=named.key, ledger=page, veto=veto)
+        named.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(order, self._rules)

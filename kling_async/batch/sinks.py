@@ -22,7 +22,8 @@ from kling_async._disk import make_folder, sync_folder, write_whole
 from kling_async.batch.entries import Entry
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
-from kling_async.batch.racks import FolderRack, Rack
+from kling_async.batch.racks import RUN, FolderRack, Rack
+from kling_async.batch.store_racks import StoreRack
 from kling_async.errors import ApiError, ConfigError, DownloadError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
 from kling_async.journal.storage import Storage
@@ -32,10 +33,9 @@ from kling_async.protocol.naming import TEMPLATE, file_stem
 from kling_async.protocol.parts import is_part
 from kling_async.protocol.tasks import Task
 
-__all__ = ["RESULTS", "RUN", "Folder", "describe_error", "result_row"]
+__all__ = ["RESULTS", "Folder", "describe_error", "result_row"]
 
 RESULTS = "results.jsonl"
-RUN = "run.json"
 
 
 @define(eq=False)
@@ -57,7 +57,8 @@ class Folder:
         """Take what a caller said of *out*; None for a batch that keeps nothing."""
         if options.home is None:
             return None
-        return cls(options.home, FolderRack(options.home), options.name)
+        rack = StoreRack.at(options.out) if isinstance(options.out, str) else FolderRack(options.home)
+        return cls(options.home, rack, options.name)
 
     def stem(self, entry: Entry, index: int) -> str:
         """Name picture *index* of *entry*, without extension."""
@@ -146,6 +147,8 @@ class Folder:
         Pictures of an attempt before, which failed half-way, are moved to `earlier/`.
         """
         assert entry.job is not None, "a row that is no job has no pictures"
+        if self.rack.clear and not entry.attempts:
+            return None
         return await anyio.to_thread.run_sync(self._make_way, entry, entry.job)
 
     def _make_way(self, entry: Entry, job: MultiImage) -> DownloadError | None:
@@ -252,6 +255,7 @@ def _cut_last_line(file: Path) -> None:
 def result_row(outcome: Outcome, root: Path | None, finished_at: datetime) -> dict[str, Any]:
     """Return *outcome* as it stands in `results.jsonl`; files are relative to *root*."""
     task = None if isinstance(outcome, Skipped) else outcome.task
+    fitted = () if isinstance(outcome, Skipped) else outcome.fitted
     return {
         "key": outcome.key,
         "status": _STATUS[type(outcome)],
@@ -265,6 +269,8 @@ def result_row(outcome: Outcome, root: Path | None, finished_at: datetime) -> di
         "attempts": 0 if isinstance(outcome, Skipped) else outcome.attempts,
         "created_at": _moment(task.created_at) if task else None,
         "finished_at": _moment(finished_at),
+        # Only where there is something to tell.
+        **({"fitted": [each.as_json() for each in fitted]} if fitted else {}),
     }
 
 

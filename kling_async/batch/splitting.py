@@ -232,7 +232,7 @@ class Splitter:
                 {number: await self._queries.task(link, task.task_id) for number, (link, task) in made}
             )
 
-        return Keeper(self._queries.downloads, division.entry.key, retrieve)
+        return Keeper(self._queries.downloads, division.entry.key, retrieve, self._queries.full)
 
 
 def _why_not(part: Entry, what: Disposition) -> KlingError:

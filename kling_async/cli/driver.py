@@ -31,29 +31,31 @@ _SHOWN_IDS = 10
 
 @frozen(kw_only=True)
 class Orders:
-    """What to run: the *rows*, where *out* is, how (*budget*, *split*, *in_order*), and the words that *resume* it."""
+    """What to run: the *rows*, where *out* is, how (*budget*, *split*, *in_order*, *fit*), and the words that *resume* it."""
 
     rows: Iterable[Row | BadRow]
     out: Path | str
     resume: str
     name: str = TEMPLATE
-    verify: Literal["header", "full"] = "header"
     journal: Path | None = None
     budget: int | None = None
     split: bool = False
     in_order: bool = False
     update: bool = False
+    fit: Literal["auto"] | None = None
+    verify: Literal["header", "full"] = "header"
 
 
 @frozen(kw_only=True)
 class Ending:
-    """How a run ended: *error* is what stopped it, *interruption* whether a person did."""
+    """How a run ended: *error* is what stopped it, *interruption* whether a person did, *fitted* counts changed pictures."""
 
     statistics: Statistics
     error: KlingError | None
     interruption: Interruption
     failed: tuple[Failed, ...] = ()
     failed_before: int = 0
+    fitted: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -78,6 +80,7 @@ class _Drive:
     error: KlingError | None = None
     failed: list[Failed] = field(factory=list)
     failed_before: int = 0
+    fitted: int = 0
 
     async def collect(self) -> None:
         try:
@@ -88,6 +91,7 @@ class _Drive:
 
     def _keep(self, outcome: Outcome) -> None:
         self.board.end(outcome)
+        self.fitted += 0 if isinstance(outcome, Skipped) else len(outcome.fitted)
         if isinstance(outcome, Failed) and len(self.failed) < _SHOWN_IDS:
             self.failed.append(outcome)
         # Rows that an earlier run has done are skipped as well; only these were not.
@@ -147,12 +151,13 @@ async def drive(
         orders.rows,
         out=orders.out,
         name=orders.name,
-        verify=orders.verify,
         journal=orders.journal,
         budget=orders.budget,
         split=orders.split,
         in_order=orders.in_order,
         update=orders.update,
+        fit=orders.fit,
+        verify=orders.verify,
     )
     run = _Drive(batch, orders, board, view, voice)
     board.on_note = view.note
@@ -176,6 +181,7 @@ async def drive(
         interruption=interruption,
         failed=tuple(run.failed),
         failed_before=run.failed_before,
+        fitted=run.fitted,
     )
 
 

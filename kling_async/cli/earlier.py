@@ -8,11 +8,12 @@ results never mix: a task of an emulator that is gone must not be asked of the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from kling_async.errors import ConfigError
 from kling_async.journal.storage import Storage
@@ -48,6 +49,7 @@ class Command:
 
     *out* is where its pictures are if that is an object store, *journal* where its journal is if that is elsewhere, both
     empty otherwise. *name* is the template of its files.
+    *shared* is what all rows of a folder of pictures have, *fit* and *verify* are how pictures were taken in.
     """
 
     manifest: str
@@ -55,6 +57,9 @@ class Command:
     out: str = ""
     journal: str = ""
     name: str = TEMPLATE
+    shared: Mapping[str, Any] = field(factory=dict)
+    fit: Literal["auto"] | None = None
+    verify: Literal["header", "full"] = "header"
 
     @classmethod
     def of(cls, out: Path) -> Command | None:
@@ -67,6 +72,9 @@ class Command:
                 out=str(row.get("out", "")),
                 journal=str(row.get("journal", "")),
                 name=str(row.get("name", TEMPLATE)),
+                shared=dict(row.get("shared", {})),
+                fit=row.get("fit"),
+                verify=row.get("verify", "header"),
             )
         except FileNotFoundError:
             return None

@@ -25,6 +25,7 @@ from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.limits import NeverFits
 from kling_async.protocol.retry import RetryQuota
+from kling_async.transport.stock import Stock
 
 __all__ = ["Engine"]
 
@@ -41,6 +42,7 @@ class Engine:
     emitter: Emitter
     poller: Poller
     journal_path: Path | None = None
+    stock: Stock = field(factory=Stock, repr=False)
     quota: RetryQuota = field(factory=RetryQuota, init=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)

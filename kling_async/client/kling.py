@@ -26,11 +26,16 @@ from kling_async.client.settings import Account, Settings, gather, proxy_of
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
+from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.packs import Pack
 from kling_async.protocol.tasks import Task
 from kling_async.transport.downloads import FetchRules
+from kling_async.transport.fitting import require_pillow
+from kling_async.transport.larder import Larder
 from kling_async.transport.sessions import Connection, Session
+from kling_async.transport.stock import Stock
+from kling_async.transport.turns import Turns
 
 if TYPE_CHECKING:
     import aiohttp
@@ -56,6 +61,9 @@ class Kling:
     repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
     is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
     `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens.
+    *fit* `"auto"` brings pictures within the rules and tells what it changed, *verify* `"full"` decodes each one once, and
+    each result, to see that it is sound; both need the extra `images`. *picture_cache* is how many bytes of pictures that several jobs
+    use are kept ready to be sent.
 
     Raises `ConfigError` for credentials or options that cannot work.
     """
@@ -78,7 +86,11 @@ class Kling:
         trust_env: bool = True,
         journal: str | PathLike[str] | None = None,
         on_event: Watcher | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] = "header",
+        picture_cache: int = 64_000_000,
     ) -> None:
+        pictures = _picture_rules(fit, verify)
         settings = gather(
             api_key=api_key,
             access_key=access_key,
@@ -98,11 +110,13 @@ class Kling:
             trust_env=trust_env,
         )
         self._base_url = settings.base_url
-        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries))
+        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries), pictures=pictures)
         self._downloads = Downloads.under(fetch, clock)
-        sessions = [Session(connection, session) for _ in settings.accounts]
+        turns, larder = Turns(), Larder(_bytes("picture_cache", picture_cache))
+        sessions = [Session(connection, session, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         self._engine.journal_path = None if journal is None else Path(journal)
+        self._engine.stock = Stock(larder)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         if on_event is not None:
             self._engine.emitter.subscribe(on_event)
@@ -124,9 +138,14 @@ class Kling:
         return AccountResource(self._engine, self._rules)
 
     def with_options(
-        self, *, timeout: float | Timeouts | None = None, max_retries: int | None = None
+        self,
+        *,
+        timeout: float | Timeouts | None = None,
+        max_retries: int | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Kling:
-        """Return a view of this client with other time limits or retries: same sessions, slots and poller."""
+        """Return a view of this client with other limits or ways with pictures: same sessions, slots and poller."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._is_view = True
@@ -134,6 +153,9 @@ class Kling:
             view._rules = evolve(view._rules, timeouts=Timeouts.of(timeout))
         if max_retries is not None:
             view._rules = evolve(view._rules, retries=_retries(max_retries))
+        now = view._rules.pictures
+        if fit is not None or verify is not None:
+            view._rules = evolve(view._rules, pictures=_picture_rules(fit or now.fit, verify or now.verify))
         return view
 
     def batch(
@@ -142,7 +164,6 @@ class Kling:
         *,
         out: str | PathLike[str] | None = None,
         name: str = "{key}_{index}",
-        verify: Literal["header", "full"] = "header",
         journal: str | PathLike[str] | None = None,
         update: bool = False,
         total: int | None = None,
@@ -153,14 +174,15 @@ class Kling:
         max_failures: int | None = None,
         task_timeout: float | None = 1800.0,
         stall_after: float = 600.0,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Batch:
         """
         Run many jobs; outcomes come as they finish, from an iterable that may be endless.
 
         Use `async with kling.batch(jobs) as batch: async for outcome in batch`, or the loop alone. With *out*, a folder,
-        pictures are saved to `out/images`, called *name* and checked by their header and length, or with `verify="full"`
-        (extra `images`) by decoding them, and a line for each job goes to `out/results.jsonl`. *out* may also be an object
-        store (`s3://`, `gs://`, `az://`; extra `cloud`); the lines are then beside the journal. *journal*, by default
+        pictures are saved to `out/images`, called *name*, and a line for each job to `out/results.jsonl`. *out* may also be
+        an object store (`s3://`, `gs://`, `az://`; extra `cloud`); the lines are then beside the journal. *journal*, by default
         `out/journal.db`, keeps every job's state: the same jobs with the same journal continue where they were left,
         even by a crash. A job that changed under its key since then is an error unless *update*. *budget* is the most
         units to commit, earlier runs included; *total* how many jobs there are, for the statistics. A job of more pictures
@@ -168,7 +190,8 @@ class Kling:
         *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
         job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
         task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
-        the rest of the jobs stays undone.
+        the rest of the jobs stays undone. *fit* and *verify*, which also holds for results, are as for the client; each outcome tells what was
+        `fitted`.
         """
         # The face of the package lies above its body: the one import that points downwards, made late.
         from kling_async.batch.batch import Batch, BatchOptions
@@ -176,7 +199,6 @@ class Kling:
         options = BatchOptions(
             out=out,
             name=name,
-            verify=verify,
             journal=journal,
             update=update,
             total=total,
@@ -188,7 +210,8 @@ class Kling:
             task_timeout=task_timeout,
             stall_after=stall_after,
         )
-        return Batch(self._engine, self._queries(MultiImage.path), jobs, options)
+        view = self.with_options(fit=fit, verify=verify)
+        return Batch(self._engine, view._queries(MultiImage.path), jobs, options)  # noqa: SLF001  # a view of this client
 
     async def recover(
         self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
@@ -207,7 +230,7 @@ class Kling:
         *,
         out: str | PathLike[str],
         name: str = "{key}_{index}",
-        verify: Literal["header", "full"] = "header",
+        verify: Literal["header", "full"] | None = None,
         journal: str | PathLike[str] | None = None,
     ) -> Fetched:
         """
@@ -218,8 +241,9 @@ class Kling:
         from kling_async.batch.fetching import fetch
         from kling_async.batch.options import BatchOptions
 
-        options = BatchOptions(out=out, name=name, verify=verify, journal=journal)
-        return await fetch(self._queries(MultiImage.path), options)
+        options = BatchOptions(out=out, name=name, journal=journal)
+        view = self.with_options(verify=verify)
+        return await fetch(view._queries(MultiImage.path), options)  # noqa: SLF001  # a view of this client
 
     async def __aenter__(self) -> Self:
         self._engine.enter()
@@ -304,6 +328,18 @@ class AccountResource:
         for link in self._engine.links:
             found += await link.packs(self._rules.timeouts, patience)
         return tuple(found)
+
+
+def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"]) -> PictureRules:
+    rules = PictureRules(fit=fit, verify=verify)
+    require_pillow(rules)
+    return rules
+
+
+def _bytes(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name}: expected a number of bytes from 0 up, found {value!r}")
+    return value
 
 
 def _retries(value: object) -> int:

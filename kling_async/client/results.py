@@ -84,12 +84,13 @@ class Keeper:
     """
     Fetches the pictures of one task, asking the task for a fresh link where the old one no longer works.
 
-    *retrieve* asks the service for the task as it is now.
+    *retrieve* asks the service for the task as it is now; with *full* pictures are decoded before they are kept.
     """
 
     _downloads: Downloads
     _stem: str
     _retrieve: Callable[[], Awaitable[Task]]
+    _full: bool = False
 
     async def save(self, image: ResultImage, folder: str | PathLike[str], name: str | None = None) -> Path:
         """Write *image* into *folder*; see `ResultImage.save()`."""
@@ -103,15 +104,15 @@ class Keeper:
         return saved.location
 
     async def keep(
-        self, image: ResultImage, shelf: Shelf, stem: str, *, full: bool = False, watermarked: bool = False
+        self, image: ResultImage, shelf: Shelf, stem: str, *, watermarked: bool = False
     ) -> SavedFile:
         """
-        Put *image* onto *shelf* as *stem* and tell what is there; *full* decodes it first.
+        Put *image* onto *shelf* as *stem* and tell what is there.
 
         *watermarked* takes the other picture, with the service's watermark, which there must be.
         """
         which = _watermark_url if watermarked else _url
-        fetch = partial(self._downloads.save, shelf=shelf, stem=stem, full=full)
+        fetch = partial(self._downloads.save, shelf=shelf, stem=stem, full=self._full)
         return await self._renewing(image, fetch, which)
 
     async def read(self, image: ResultImage) -> bytes:

@@ -13,12 +13,14 @@ from typing import TypeAlias
 from attrs import frozen
 
 from kling_async.errors import KlingError
+from kling_async.protocol.fitting import Fitted
 
 __all__ = [
     "Event",
     "Finished",
     "LaneChanged",
     "LaneStopped",
+    "PicturesFitted",
     "Polled",
     "Recovered",
     "Refused",
@@ -43,6 +45,13 @@ class Waiting(_JobEvent):
     """A job is ready and waits for *slots* free slots."""
 
     slots: int
+
+
+@frozen(kw_only=True)
+class PicturesFitted(_JobEvent):
+    """Pictures of a job were changed to bring them within the rules; no account is chosen yet."""
+
+    fitted: tuple[Fitted, ...]
 
 
 @frozen(kw_only=True)
@@ -130,6 +139,7 @@ class LaneStopped:
 
 Event: TypeAlias = (
     Waiting
+    | PicturesFitted
     | Submitted
     | Refused
     | Retried

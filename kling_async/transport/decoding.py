@@ -1,23 +1,12 @@
-"""Pictures decoded to see that every pixel is there (`verify="full"`), with Pillow (extra `images`)."""
+"""Results decoded to see that every pixel is there (`verify="full"`), with Pillow (extra `images`)."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import BinaryIO
 
-from kling_async.errors import MissingExtra
 from kling_async.protocol.headers import UnreadablePicture
 
-__all__ = ["decode", "require_decoder"]
-
-
-def require_decoder(name: str) -> None:
-    """Raise `MissingExtra` where nothing can be decoded; *name* is the argument that asks for it."""
-    if find_spec("PIL") is None:
-        raise MissingExtra(
-            f"{name}: decoding pictures needs Pillow; install it with: pip install 'kling-async[images]'",
-            "images",
-        )
+__all__ = ["decode"]
 
 
 def decode(file: BinaryIO) -> None:

@@ -22,6 +22,8 @@ from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.requests import Request
 from kling_async.transport.addresses import proxy_for
 from kling_async.transport.bodies import BodyPayload
+from kling_async.transport.larder import Larder
+from kling_async.transport.turns import Turns
 
 __all__ = ["Connection", "Session"]
 
@@ -52,11 +54,13 @@ class Session:
     """
     Sends requests of one account over its own aiohttp session, or over a *borrowed* one that is never closed.
 
-    Belongs to the event loop of its first call.
+    Belongs to the event loop of its first call. Sessions of one client share its *larder* and its *turns*.
     """
 
     _connection: Connection
     _borrowed: aiohttp.ClientSession | None = field(default=None, repr=False)
+    _larder: Larder = field(factory=Larder, repr=False)
+    _turns: Turns = field(factory=Turns, repr=False)
     _own: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
     # The proxy, once it is known: reading the environment costs as much as sending a request.
     _route: tuple[str | None] | None = field(default=None, init=False, repr=False)
@@ -74,7 +78,7 @@ class Session:
         Raises `TransportError` (with *sent*), `RequestTimeout`, `MalformedReply` for one over the cap, `ConfigError`
         for certificates, proxies and addresses that cannot work, and `InvalidJob` if a picture changed meanwhile.
         """
-        payload = BodyPayload(request.body) if request.body else None
+        payload = BodyPayload(request.body, self._larder, self._turns) if request.body else None
         limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
         self.requests += 1
         try:
