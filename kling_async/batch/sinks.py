@@ -129,7 +129,7 @@ class Folder:
         results = self.path / RESULTS
         if not clean:
             self.rack.sweep()
-            if self.has_history:
+            if results.exists():
                 _cut_last_line(results)
         self._lines = results.open("a", encoding="utf-8")
         sync_folder(self.path)
