@@ -158,5 +158,6 @@ async def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
     async with Emulator(speed=1000, paint="stamp") as emulator, client(emulator) as kling:
         outcomes = [o async for o in kling.batch([job(key="k")], out=(tmp_path / "o ut").as_uri())]
 
+    assert isinstance(outcomes[0], Succeeded)
     assert outcomes[0].files == (tmp_path / "o ut" / "images" / "k_0.png",)
     assert (tmp_path / "o ut" / "journal.db").is_file()
