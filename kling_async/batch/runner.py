@@ -299,9 +299,7 @@ class Runner:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
         named = entry.whole or entry
-        order = await prepare(
-            self._queries, entry.job, entry.external_task_id, key=named.key, ledger=entry.ledger
-        )
+        order = await prepare(self._queries, entry.job, entry.external_task_id, named.key, entry.ledger)
         named.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)

@@ -57,7 +57,7 @@ class MultiImageFields(TypedDict, total=False):
 
 
 async def prepare(
-    queries: Queries, job: MultiImage, external_task_id: str, *, key: str = "", ledger: Ledger | None = None
+    queries: Queries, job: MultiImage, external_task_id: str, key: str = "", ledger: Ledger | None = None
 ) -> Order:
     """Take in the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""
     pictures = {
