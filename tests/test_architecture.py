@@ -145,6 +145,7 @@ EXTRAS = {
         },
     ),
     "dotenv": ("python-dotenv", {}),
+    "pillow_heif": ("pillow-heif", {}),
     "obstore": ("obstore", {}),
     "jinja2": ("jinja2", {}),
     "pybase64": ("pybase64", {}),

@@ -299,8 +299,8 @@ class Runner:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
         named = entry.whole or entry
-        name, page, veto = entry.external_task_id, entry.ledger, entry.veto
-        order = await prepare(self._queries, entry.job, name, key=named.key, ledger=page, veto=veto)
+        name, page = entry.external_task_id, entry.ledger
+        order = await prepare(self._queries, entry.job, name, named.key, page, veto=entry.veto)
         named.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)

@@ -61,9 +61,9 @@ async def prepare(
     queries: Queries,
     job: MultiImage,
     external_task_id: str,
-    *,
     key: str = "",
     ledger: Ledger | None = None,
+    *,
     veto: Callable[[], KlingError | None] | None = None,
 ) -> Order:
     """Take in the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""

@@ -193,9 +193,9 @@ def plan(look: Look, field: str, what: str) -> Plan | None:
     pixels without a known range.
     """
     check_pixels(look.width, look.height, field, what)
-    if look.mode == "F":
+    if look.mode == "F" or (look.mode == "I" and look.format != "png"):
         raise InvalidJob.because(
-            field, "pixels of 8 or 16 bits a channel", f"floating-point ones ({what})", "save it with 8 bits"
+            field, "pixels of 8 or 16 bits a channel", f"mode {look.mode} ({what})", "save it with 8 bits"
         )
     upright = (look.height, look.width) if look.orientation >= 5 else (look.width, look.height)
     canvas = _canvas(*upright, field, what)
@@ -269,6 +269,7 @@ def _enlarged(width: int, height: int, field: str, what: str) -> tuple[int, int]
 
 def _scaled(width: int, height: int, factor: float) -> tuple[int, int]:
     """Scale, and keep the rules on sides and ratio whatever rounding does."""
+    factor = max(factor, MIN_SIDE / min(width, height))
     short = max(MIN_SIDE, round(min(width, height) * factor))
     long = min(floor(short * 5 / 2), max(short, round(max(width, height) * factor)))
     return (long, short) if width > height else (short, long)

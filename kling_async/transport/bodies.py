@@ -88,5 +88,5 @@ class BodyPayload(Payload):
 
 def _left(writer: AbstractStreamWriter) -> int:
     """Return how many bytes the connection could not pass on at once."""
-    transport = writer.transport
+    transport = getattr(writer, "transport", None)
     return transport.get_write_buffer_size() if isinstance(transport, asyncio.WriteTransport) else 0

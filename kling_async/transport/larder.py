@@ -165,7 +165,8 @@ class Larder:
             while start < len(text):
                 end = min(start + step.now, len(text))
                 while kept.ready < end:
-                    self.encoded += await kept.make_more()
+                    read = await kept.make_more()
+                    self.encoded += read  # not in one, since others add to it while this one waits
                 yield text[start:end]
                 start = end
         finally:
