@@ -298,8 +298,7 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        named = entry.whole or entry
-        name, page = entry.external_task_id, entry.ledger
+        named, name, page = entry.whole or entry, entry.external_task_id, entry.ledger
         order = await prepare(self._queries, entry.job, name, named.key, page, veto=entry.veto)
         named.fitted = order.fitted
         if not entry.committed:
