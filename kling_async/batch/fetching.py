@@ -29,6 +29,7 @@ from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
 from kling_async.protocol.codes import is_not_found
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.lifecycle import LIVE, JobRecord, JobState
 from kling_async.protocol.naming import folded
 from kling_async.protocol.parts import Made, is_part, join
@@ -142,6 +143,8 @@ class _Fetch:
             position=0, key=record.key, ledger=Ledger(self._journal, record, self._queries.engine.clock.wall)
         )
         entry.external_task_id, entry.attempts = record.external_task_id, record.attempt + 1
+        told = (record.result or {}).get("fitted", ())
+        entry.fitted = tuple(Fitted.from_json(each) for each in told)
         entry.twin = bool(self._keys.add(folded(record.key), 1))
         try:
             link = self._link(record.account)

@@ -170,21 +170,22 @@ class Recovered:
 
 
 async def rebuild(
-    engine: Engine, queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], out: Path
+    engine: Engine, queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], options: BatchOptions
 ) -> Recovered:
     """
-    Build the journal of the run in *out* anew from its jobs and what the service has of them.
+    Build the journal of the run of *options* anew from its jobs and what the service has of them.
 
     The old journal, if there is one, is moved aside, never changed. Every task of the run is found by its external id,
     which names run, key and content. Rows without a task are left pending: only a later run submits them, each after
     asking for it.
     """
     engine.enter()
-    folder = Folder.at(BatchOptions(out=out))
-    assert folder is not None, "a folder was given"
+    folder, path = Folder.at(options), options.journal_path
+    assert folder is not None, "recovery is of what a run has kept"
+    assert path is not None, "what is kept has a journal"
     await folder.open()
     aside = _Aside()
-    journal = await Journal.open(out / "journal.db", run=folder.run_name, instead_of=aside)
+    journal = await Journal.open(path, run=folder.run_name, instead_of=aside)
     try:
         # A list can miss tasks, and this can be cut short, so the next run asks for each row that seems to have no task
         # before it is sent; and it looks through the folder.

@@ -127,12 +127,13 @@ def recover_command(*, out: Path, manifest: Path | None, connection: Connection,
     command = Command.of(out) if manifest is not None else _command_of(out)
     path = manifest or Path(command.manifest if command else "")
     shared = command.shared if command is not None and path.is_dir() else None
+    place = command.out if command and command.out else out
 
     async def recover() -> None:
         with reading_manifest():
             rows = read_manifest(path, shared)
         async with connection.open() as kling:
-            found = await kling.recover(rows, out=out)
+            found = await kling.recover(rows, out=place, journal=journal_of(out))
         old = str(found.old_journal) if found.old_journal else None
         if voice.json:
             voice.emit({"found": found.found, "absent": found.absent, "old_journal": old})

@@ -214,16 +214,22 @@ class Kling:
         return Batch(self._engine, view._queries(MultiImage.path), jobs, options)  # noqa: SLF001  # a view of this client
 
     async def recover(
-        self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
+        self,
+        jobs: Iterable[Input] | AsyncIterable[Input],
+        *,
+        out: str | PathLike[str],
+        journal: str | PathLike[str] | None = None,
     ) -> Recovered:
         """
         Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
 
-        Submits nothing. The old journal is moved aside.
+        Submits nothing. The old journal is moved aside. The arguments are those of the `batch()`.
         """
+        from kling_async.batch.options import BatchOptions
         from kling_async.batch.upkeep import rebuild
 
-        return await rebuild(self._engine, self._queries(MultiImage.path), jobs, Path(out))
+        options = BatchOptions(out=out, journal=journal)
+        return await rebuild(self._engine, self._queries(MultiImage.path), jobs, options)
 
     async def fetch(
         self,

@@ -161,3 +161,11 @@ async def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
     assert isinstance(outcomes[0], Succeeded)
     assert outcomes[0].files == (tmp_path / "o ut" / "images" / "k_0.png",)
     assert (tmp_path / "o ut" / "journal.db").is_file()
+
+
+async def test_single_pictures_go_to_folders() -> None:
+    """A store given to `image.save()` is refused, instead of becoming a folder of that name."""
+    async with Emulator(speed=1000, paint="stamp") as emulator, client(emulator) as kling:
+        task = await kling.images.multi_image.run(job())
+        with pytest.raises(errors.ConfigError, match="object stores"):
+            await task.images[0].save("s3://bucket/x")

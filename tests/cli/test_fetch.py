@@ -87,7 +87,7 @@ def test_an_emulated_run_has_nothing_to_fetch_from(folder: Path, service: Any) -
 
 
 def test_a_journal_elsewhere_is_found_again(folder: Path, service: Any) -> None:
-    """`status`, `fetch` and `retry` know where `run --journal` has put it."""
+    """`status`, `fetch`, `retry` and `recover` know where `run --journal` has put it."""
     rows = [*jobs(1), {"key": "no", "subject_images": ["a.png"], "prompt": "[[refuse]]"}]
     path = manifest(folder / "m.jsonl", rows)
     call("run", path, "-o", "out", "--journal", "j/run.db", "--yes", cwd=folder, env=service.env)
@@ -95,8 +95,10 @@ def test_a_journal_elsewhere_is_found_again(folder: Path, service: Any) -> None:
     status = call("status", "out", "--json", cwd=folder)
     found = call("fetch", "out", "--json", cwd=folder, env=service.env)
     again = call("retry", "out", "--yes", cwd=folder, env=service.env)
+    recovered = call("recover", "out", "--json", cwd=folder, env=service.env)
 
     assert status.json()["totals"] == {"done": 1, "failed": 1}
     assert found.json()["whole"] == 1
     assert "1 failed job to try again" in again.err
+    assert recovered.json()["old_journal"].startswith(str(folder / "j" / "run.db.damaged"))
     assert not (folder / "out/journal.db").exists()
