@@ -298,12 +298,12 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        named = entry.whole or entry
-        order = await prepare(self._queries, entry.job, entry.external_task_id, named.key, entry.ledger)
-        named.fitted = order.fitted
+        whole, name, page = entry.whole or entry, entry.external_task_id, entry.ledger
+        order = await prepare(self._queries, entry.job, name, key=whole.key, ledger=page, veto=entry.veto)
+        whole.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)
-        made = await self._engine.submit(evolve(order, veto=entry.veto), self._rules)
+        made = await self._engine.submit(order, self._rules)
         self.counts.creates += 1
         return made
 

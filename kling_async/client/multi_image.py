@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 from attrs import define, evolve, field
@@ -16,6 +16,7 @@ from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
 from kling_async.client.pages import attach_page, close_page_with, open_page
 from kling_async.client.queries import Queries
 from kling_async.client.raw import RawReplies
+from kling_async.errors import KlingError
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
 from kling_async.protocol.bodies import Body
@@ -57,18 +58,24 @@ class MultiImageFields(TypedDict, total=False):
 
 
 async def prepare(
-    queries: Queries, job: MultiImage, external_task_id: str, key: str = "", ledger: Ledger | None = None
+    queries: Queries,
+    job: MultiImage,
+    external_task_id: str,
+    *,
+    key: str = "",
+    ledger: Ledger | None = None,
+    veto: Callable[[], KlingError | None] | None = None,
 ) -> Order:
-    """Take in the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""
-    pictures = {
-        name: await queries.engine.stock.take(source, name, queries.rules.pictures)
-        for name, source in job.pictures()
-    }
-    fitted = tuple(
-        Fitted(field=name, picture=picture.name, changes=picture.changes)
-        for name, picture in pictures.items()
-        if isinstance(picture, Picture) and picture.changes
-    )
+    """Take in the pictures of *job* and put its order together; raises `InvalidJob`, and nothing was sent."""
+    pictures: dict[str, Picture | str] = {}
+    fitted: tuple[Fitted, ...] = ()
+    for name, source in job.pictures():
+        if source.url is not None:
+            pictures[name] = source.url
+            continue
+        found = pictures[name] = await queries.engine.stock.take(source, name, queries.rules.pictures)
+        if isinstance(found, Picture) and found.changes:
+            fitted += (Fitted(field=name, picture=found.name, changes=found.changes),)
     if fitted:
         _tell(queries.engine.emitter, key or job.key or "", external_task_id, fitted)
     if ledger is not None and (fitted or ledger.record.result):
@@ -85,6 +92,7 @@ async def prepare(
         adopt=job.external_task_id is None,
         units=job.units,
         ledger=ledger,
+        veto=veto,
         fitted=fitted,
     )
 
