@@ -298,9 +298,9 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        named, name, page = entry.whole or entry, entry.external_task_id, entry.ledger
-        order = await prepare(self._queries, entry.job, name, named.key, page, veto=entry.veto)
-        named.fitted = order.fitted
+        whole, name, page = entry.whole or entry, entry.external_task_id, entry.ledger
+        order = await prepare(self._queries, entry.job, name, key=whole.key, ledger=page, veto=entry.veto)
+        whole.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(order, self._rules)

@@ -61,21 +61,21 @@ async def prepare(
     queries: Queries,
     job: MultiImage,
     external_task_id: str,
+    *,
     key: str = "",
     ledger: Ledger | None = None,
-    *,
     veto: Callable[[], KlingError | None] | None = None,
 ) -> Order:
-    """Take in the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""
-    pictures = {
-        name: await queries.engine.stock.take(source, name, queries.rules.pictures)
-        for name, source in job.pictures()
-    }
-    fitted = tuple(
-        Fitted(field=name, picture=picture.name, changes=picture.changes)
-        for name, picture in pictures.items()
-        if isinstance(picture, Picture) and picture.changes
-    )
+    """Take in the pictures of *job* and put its order together; raises `InvalidJob`, and nothing was sent."""
+    pictures: dict[str, Picture | str] = {}
+    fitted: tuple[Fitted, ...] = ()
+    for name, source in job.pictures():
+        if source.url is not None:
+            pictures[name] = source.url
+            continue
+        found = pictures[name] = await queries.engine.stock.take(source, name, queries.rules.pictures)
+        if isinstance(found, Picture) and found.changes:
+            fitted += (Fitted(field=name, picture=found.name, changes=found.changes),)
     if fitted:
         _tell(queries.engine.emitter, key or job.key or "", external_task_id, fitted)
     if ledger is not None and (fitted or ledger.record.result):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Hashable
-from contextlib import aclosing
 
 from attrs import define, field
 
@@ -56,7 +55,7 @@ class _Kept:
                 return 0
             start = self.ready // 4 * 3
             length = min(LARGEST_PIECE, self.picture.size - start)
-            made = await self.reader.encoded(start, length)
+            made = self.reader.at_once(start, length) or await self.reader.encoded(start, length)
             self.text[self.ready : self.ready + len(made)] = made
             self.ready += len(made)
         if self.whole:
@@ -129,7 +128,7 @@ class Larder:
         if len(self._uses) > _COUNTED:
             self._uses.popitem(last=False)
 
-    async def pieces(self, picture: Picture, step: Step) -> AsyncGenerator[bytes | memoryview, None]:
+    def pieces(self, picture: Picture, step: Step) -> AsyncGenerator[bytes | memoryview, None]:
         """
         Yield the base64 text of *picture*, from the start each time; *step* says how much at once.
 
@@ -138,13 +137,9 @@ class Larder:
         """
         key = _key(picture)
         kept = self._find(key, picture)
-        async with aclosing(
-            self._read(picture, step) if kept is None else self._hand_out(key, kept, step)
-        ) as stream:
-            async for piece in stream:
-                yield piece
+        return self._read(picture, step) if kept is None else self._hand_out(key, kept, step)
 
-    async def _read(self, picture: Picture, step: Step) -> AsyncGenerator[bytes, None]:
+    async def _read(self, picture: Picture, step: Step) -> AsyncGenerator[bytes | memoryview, None]:
         step.bound(PIECE, LARGEST_PIECE)
         reader = Reader(picture, self._scratch)
         start = 0
@@ -152,12 +147,14 @@ class Larder:
             while start < picture.size:
                 length = min(step.now, picture.size - start)
                 self.encoded += length
-                yield await reader.encoded(start, length)
+                yield reader.at_once(start, length) or await reader.encoded(start, length)
                 start += length
         finally:
             await reader.aclose()
 
-    async def _hand_out(self, key: Hashable, kept: _Kept, step: Step) -> AsyncGenerator[memoryview, None]:
+    async def _hand_out(
+        self, key: Hashable, kept: _Kept, step: Step
+    ) -> AsyncGenerator[bytes | memoryview, None]:
         step.bound(_LEAST, _MOST)
         text, start = memoryview(kept.text), 0
         kept.readers += 1

@@ -43,15 +43,27 @@ class Reader:
     _scratch: bytearray = field(factory=lambda: bytearray(LARGEST_PIECE), repr=False)
     _file: _PictureFile | None = field(default=None, init=False, repr=False)
 
-    async def encoded(self, start: int, length: int) -> bytes:
-        """Return the base64 of *length* bytes at *start*, both multiples of 3 but for the end."""
+    def at_once(self, start: int, length: int) -> bytes | None:
+        """Return the base64 of *length* bytes at *start*, both multiples of 3 but for the end; None if a disk must be waited for."""
         data = self._picture.source.data
         if data is not None:
             return encoder()(memoryview(data)[start : start + length])
-        if self._file is None:
+        read = self._file.read_cached(start, length) if self._file is not None else None
+        return None if read is None else self._text(read, start, length)
+
+    async def encoded(self, start: int, length: int) -> bytes:
+        """Do the same where `at_once()` could not: open the file, or wait for the disk."""
+        if self._file is None and self._picture.source.data is None:
             self._file = _PictureFile(self._picture, self._scratch)
             await in_thread(self._file.open)
-        read = await self._file.read(start, length)
+            text = self.at_once(start, length)
+            if text is not None:
+                return text
+        assert self._file is not None, "bytes are there at once"
+        return self._text(await in_thread(self._file.read, start, length), start, length)
+
+    def _text(self, read: memoryview | bytes, start: int, length: int) -> bytes:
+        assert self._file is not None, "only files are read"
         last = start + length == self._picture.size
         if len(read) < length or (last and not self._file.unchanged()):
             raise changed(self._picture)
@@ -79,10 +91,11 @@ class _PictureFile:
     _fd: int = -1
     _closed: bool = False
     _nowait: bool = sys.platform == "linux"
+    _announced: bool = False
     _lock: threading.Lock = Factory(threading.Lock)
 
     def open(self) -> None:
-        """Open the file and tell the kernel that all of it will be read; blocks. Raises InvalidJob if it changed."""
+        """Open the file; blocks. Raises InvalidJob if it changed."""
         path = self._picture.source.path
         assert path is not None
         with self._lock:
@@ -94,36 +107,33 @@ class _PictureFile:
                 raise file_fault(error, path, "picture") from error
             if not self.unchanged():
                 raise changed(self._picture)
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def unchanged(self) -> bool:
         """Tell whether the open file is still the one that was checked."""
         return stamp_of(os.fstat(self._fd)) == self._picture.stamp
 
-    async def read(self, start: int, length: int) -> memoryview | bytes:
-        """Read *length* bytes at *start*, fewer at the end of the file; a view holds until the caller awaits something."""
-        if self._nowait:
-            view = memoryview(self._buffer)[:length]
-            if self._read_cached(view, start) == length:
-                return view
-        return await in_thread(self._read_blocking, start, length)
-
-    def _read_cached(self, view: memoryview, start: int) -> int:
-        if sys.platform != "linux":  # kept apart for type checkers, which know where the call exists
-            return 0
+    def read_cached(self, start: int, length: int) -> memoryview | None:
+        """Read *length* bytes at *start* if the kernel has them; the view holds until the next call for any file."""
+        if not self._nowait or sys.platform != "linux":  # the platform is named for type checkers
+            return None
+        view = memoryview(self._buffer)[:length]
         try:
-            return os.preadv(self._fd, [view], start, os.RWF_NOWAIT)
+            return view if os.preadv(self._fd, [view], start, os.RWF_NOWAIT) == length else None
         except BlockingIOError:
-            return 0  # not in memory
+            return None  # not in memory
         except OSError:
             self._nowait = False  # a file system that cannot tell
-            return 0
+            return None
 
-    def _read_blocking(self, start: int, length: int) -> bytes:
+    def read(self, start: int, length: int) -> bytes:
+        """Read *length* bytes at *start*, fewer at the end of the file; blocks."""
         with self._lock:
             if self._closed:
                 return b""
+            if not self._announced and hasattr(os, "posix_fadvise"):
+                # Only now: for a file that is in memory this takes as long as to read a megabyte of it.
+                self._announced = True
+                os.posix_fadvise(self._fd, start, 0, os.POSIX_FADV_WILLNEED)
             os.lseek(self._fd, start, os.SEEK_SET)
             got = b""
             while len(got) < length and (more := os.read(self._fd, length - len(got))):

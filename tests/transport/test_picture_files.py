@@ -331,7 +331,7 @@ async def test_a_thread_that_comes_late_touches_nothing(tmp_path: Path, make_pic
     await file.aclose()
 
     file.open()
-    late = file._read_blocking(0, 100)
+    late = file.read(0, 100)
 
     assert late == b""
     assert open_files() == before
