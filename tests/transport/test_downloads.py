@@ -530,7 +530,13 @@ async def test_cancelling_leaves_nothing(
     server.replies["/x"] = reply(picture, length=len(picture) + 9) + b"<hang>"
 
     async def save() -> None:
-        await save_picture(session, f"{server.url}/x", shelf=FolderShelf(tmp_path), stem="a_0", rules=FetchRules(allow_private=True))
+        await save_picture(
+            session,
+            f"{server.url}/x",
+            shelf=FolderShelf(tmp_path),
+            stem="a_0",
+            rules=FetchRules(allow_private=True),
+        )
 
     async def begun() -> None:
         while not names(tmp_path):  # noqa: ASYNC110  # a thread makes the file
