@@ -93,7 +93,7 @@ async def test_an_object_is_made_once(place: str, journal: Path) -> None:
 
 async def test_a_lost_machine_costs_nothing_twice(place: str, tmp_path: Path) -> None:
     """With a new journal on another machine the run is known by its place, and its tasks are found again."""
-    async with Emulator(speed=1000, paint="stamp") as emulator:
+    async with Emulator(speed=1000, paint="stamp", unique_external_ids=False) as emulator:
         await run(emulator, place, tmp_path / "here" / "journal.db")
         outcomes = await run(emulator, place, tmp_path / "there" / "journal.db")
 
