@@ -19,6 +19,7 @@ from kling_async._disk import make_folder, sync_folder, write_whole
 from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
 from kling_async.errors import ApiError, ConfigError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
+from kling_async.journal.locks import OwnerLock
 from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord
 from kling_async.protocol.parts import is_part
@@ -29,6 +30,7 @@ __all__ = ["EARLIER", "IMAGES", "RESULTS", "RUN", "Folder", "describe_error", "r
 RESULTS = "results.jsonl"
 IMAGES = "images"
 RUN = "run.json"
+_LOCK = ".lock"
 # In the folder of the pictures: those of attempts before the last.
 EARLIER = "earlier"
 
@@ -44,6 +46,8 @@ class Folder:
     # The run that the folder belongs to, and whether it has results of an earlier one.
     run_name: str = field(default="", init=False)
     has_history: bool = field(default=False, init=False)
+    # The journal has a lock of its own, since it can lie elsewhere and a folder can be given with another one.
+    _lock: OwnerLock | None = field(default=None, init=False, repr=False)
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
     # What the results have, as hashes; read when it is first needed, which is seldom.
     _present: set[int] | None = field(default=None, init=False, repr=False)
@@ -64,10 +68,10 @@ class Folder:
 
     async def open(self, journal: Path | None = None) -> None:
         """
-        Make the folder and try to write into it, before anything is spent.
+        Make the folder, take hold of it until `close()` and try to write into it, before anything is spent.
 
-        Raises `ConfigError` naming the folder and the reason, also if the name of its run cannot be read and there is
-        no *journal* either that knows it.
+        Raises `JournalError` if another run has hold of it, and `ConfigError` naming the folder and the reason, also
+        if the name of its run cannot be read and there is no *journal* either that knows it.
         """
         try:
             await anyio.to_thread.run_sync(self._open, journal)
@@ -78,8 +82,11 @@ class Folder:
             ) from error
 
     def _open(self, journal: Path | None) -> None:
-        self.has_history = (self.path / RESULTS).exists()
         make_folder(self.images)
+        lock = OwnerLock(self.path / _LOCK, f"the folder {self.path}")
+        lock.take()
+        self._lock = lock
+        self.has_history = (self.path / RESULTS).exists()
         # Without a name where the system can do that, so that nothing is left of it whatever happens.
         with tempfile.TemporaryFile(dir=self.images) as trial:
             trial.write(b"trial")
@@ -148,10 +155,12 @@ class Folder:
         await anyio.to_thread.run_sync(os.fsync, self._lines.fileno())
 
     def close(self) -> None:
-        """Close what is open; safe to call again."""
+        """Close what is open and let go of the folder; safe to call again."""
         if self._lines is not None:
             self._lines.close()
             self._lines = None
+        if self._lock is not None:
+            self._lock.release()
 
 
 def _run_name(file: Path, *, known: bool) -> str:

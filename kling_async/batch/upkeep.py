@@ -172,9 +172,18 @@ async def rebuild(
     """
     engine.enter()
     folder = Folder(out)
-    await folder.open()
+    try:
+        await folder.open()
+        return await _rebuild(queries, jobs, folder)
+    finally:
+        folder.close()
+
+
+async def _rebuild(
+    queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], folder: Folder
+) -> Recovered:
     aside = _Aside()
-    journal = await Journal.open(out / "journal.db", run=folder.run_name, instead_of=aside)
+    journal = await Journal.open(folder.path / "journal.db", run=folder.run_name, instead_of=aside)
     try:
         # A list can miss tasks, and this can be cut short, so the next run asks for each row that seems to have no task
         # before it is sent; and it looks through the folder.
@@ -193,7 +202,6 @@ async def rebuild(
         await journal.flush()
     finally:
         await journal.aclose()
-        folder.close()
     return Recovered(found=found, absent=absent, old_journal=aside.old)
 
 

@@ -8,9 +8,7 @@ way goes into the next one. `record()` returns when its move is on the disk.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,68 +25,17 @@ from attrs import define, field
 from kling_async._crash import crash_point
 from kling_async._disk import make_folder
 from kling_async.errors import JournalError
+from kling_async.journal.locks import OwnerLock
 from kling_async.journal.storage import Storage, trouble
 from kling_async.protocol.lifecycle import JobRecord
 
-__all__ = ["Journal", "OwnerLock"]
+__all__ = ["Journal"]
 
 T = TypeVar("T")
 
 # Under load, that is when so many records came with the last commit, the seconds that the next one waits for more.
 _BUSY = 8
 _LINGER = 0.005
-
-
-@define(eq=False)
-class OwnerLock:
-    """
-    Marks a journal as held by this process.
-
-    The lock is the kernel's and dies with the process, however it dies; the file beside the journal only tells who
-    holds it.
-    """
-
-    path: Path
-    _file: IO[str] | None = field(default=None, init=False, repr=False)
-
-    def take(self) -> None:
-        """Take the lock; raises `JournalError` naming the holder if somebody has it."""
-        try:
-            file = self.path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise trouble(self.path, error) from error
-        try:
-            _lock(file)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read(200).strip() or "another process"
-            file.close()
-            raise JournalError(
-                f"the journal beside {self.path.name} is in use by {holder}; wait for it or choose another"
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        self._file = file
-
-    def release(self) -> None:
-        """Give the lock back; safe to call again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _lock(file: IO[str]) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows only
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @define(eq=False)
@@ -282,7 +229,9 @@ def _open(
     path: Path, run: str | None, instead_of: Callable[[Path], None] | None
 ) -> tuple[str, bool, bool, bool, bool, Storage, Storage, OwnerLock]:
     """Return what a `Journal` is made of."""
-    lock = OwnerLock(path.with_name(f"{path.name}.lock"))
+    # Beside the file itself, which can have more than one name.
+    real = path.resolve()
+    lock = OwnerLock(real.with_name(f"{real.name}.lock"), f"the journal {path}")
     with ExitStack() as undo:
         try:
             make_folder(path.parent)

@@ -66,7 +66,7 @@ MUTATIONS = {
         (_CRASHES, _JOURNALS),
     ),
     "owner lock": Mutation(
-        "journal/journal.py",
+        "journal/locks.py",
         "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
         (f"{_JOURNALS}::test_j12_a_second_runner_is_told_who_the_first_is",),
