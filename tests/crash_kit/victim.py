@@ -17,6 +17,7 @@ from typing import Any
 
 from attrs import asdict, define, field
 
+from fault_kit import PACE, Hurried
 from kling_async import Failed, Kling, MultiImage, Skipped, _crash
 from kling_async.batch.upkeep import retry_failed
 from kling_async.errors import KlingError
@@ -28,7 +29,7 @@ from .power import Disk
 __all__ = ["Order", "play"]
 
 # Short, since the service is on this machine; the settle window still spans three look-ups.
-_LIMITS = Timeouts(connect=2.0, request=2.0, settle=0.03)
+_LIMITS = Timeouts(connect=2.0, request=2.0, settle=0.03 * PACE)
 
 
 @define(kw_only=True)
@@ -170,12 +171,12 @@ def _jobs(order: Order, report: dict[str, Any]) -> Iterator[MultiImage]:
 
 
 def _client(order: Order) -> Kling:
-    return Kling(
+    return Hurried(
         api_key=order.api_key,
         base_url=order.url,
         slots=order.slots,
         timeout=_LIMITS,
-        min_poll_interval=0.01,
+        min_poll_interval=0.01 * PACE,
         trust_env=False,
         **order.client,
     )

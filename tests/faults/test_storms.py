@@ -8,7 +8,7 @@ import time
 import anyio
 import pytest
 from attrs import evolve
-from fault_kit import Log, client_of, job
+from fault_kit import QUICK, Log, client_of, job
 from fault_server import Fault, FaultServer, Life, Script
 from fault_server import catalogue as go
 from fault_server.checks import assert_paid_once, assert_within
@@ -100,7 +100,8 @@ async def test_a01_a_caller_who_leaves_in_mid_create(
             await asyncio.sleep(0.005)
         task = await kling.images.multi_image.handle("job-1").wait(timeout=5)
 
-    assert taken < 0.1
+    # Sooner than the create could have ended by itself.
+    assert taken < QUICK.request
     assert task.task_id == server.books.charges[0].task_id
     assert_paid_once(server.books, ["job-1"])
 
