@@ -31,9 +31,7 @@ class OwnerLock:
             file.seek(0)
             holder = file.read(200).strip() or "another process"
             file.close()
-            raise JournalError(
-                f"{self.what} is in use by {holder}; wait for it or choose another"
-            ) from error
+            raise JournalError(f"{self.what} is in use by {holder}; wait for it or choose another") from error
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

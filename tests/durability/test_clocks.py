@@ -68,9 +68,7 @@ async def test_j20_a_wall_clock_that_jumps_during_a_run(
 
     async with client_of(server, slots=3) as kling:
         limit = 30.0 * PACE
-        async for outcome in kling.batch(
-            work, out=tmp_path / "out", task_timeout=limit, stall_after=limit
-        ):
+        async for outcome in kling.batch(work, out=tmp_path / "out", task_timeout=limit, stall_after=limit):
             assert isinstance(outcome, Succeeded)
             seen += 1
             if seen == 3:

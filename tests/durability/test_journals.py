@@ -95,7 +95,9 @@ def test_j12_two_journals_are_not_two_runs_of_one_folder(
 
     for refused in (second, recovering):
         assert refused.report["error"] == "JournalError"
-        assert refused.report["message"].startswith(f"the folder {work.out} is in use by process {first.pid} ")
+        assert refused.report["message"].startswith(
+            f"the folder {work.out} is in use by process {first.pid} "
+        )
     assert requests == 3
     assert not journals[1].exists()
     assert not (work.out / "journal.db").exists()

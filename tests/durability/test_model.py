@@ -32,8 +32,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-# A nox session asks for more.
-EXAMPLES = int(os.environ.get("KLING_TEST_MODEL", "100"))
+# A nox session asks for more. Most of the time goes by in waits for processes, so there are several lots side by side.
+EXAMPLES = int(os.environ.get("KLING_TEST_MODEL", "240"))
+LOTS = 6
 
 POINTS = (
     "after-row", "after-slots", "before-commit", "after-intent", "submitting", "after-post", "before-submitted",
@@ -226,12 +227,13 @@ def machine() -> Iterator[type[Promise]]:
 
 
 @pytest.mark.timeout(7200)
-def test_the_promise_holds_whatever_happens(machine: type[Promise]) -> None:
+@pytest.mark.parametrize("lot", range(LOTS))
+def test_the_promise_holds_whatever_happens(machine: type[Promise], lot: int) -> None:  # noqa: ARG001  # drawn anew for each
     """In every order of events nobody pays twice, and every job ends well once it is left in peace."""
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=EXAMPLES // LOTS,
             stateful_step_count=6,
             deadline=None,
             print_blob=True,

@@ -212,9 +212,7 @@ async def test_h17_what_nobody_documented_is_kept_in_raw(server: FaultServer) ->
     assert task.images == ()
 
 
-@pytest.mark.parametrize(
-    ("wish", "least"), [("4.5", 4.5), ("-5", 1.0), ("soon", 1.0), (None, 1.0)]
-)
+@pytest.mark.parametrize(("wish", "least"), [("4.5", 4.5), ("-5", 1.0), ("soon", 1.0), (None, 1.0)])
 async def test_h05_a_refused_create_waits_as_wished_or_at_least_a_second(
     server: FaultServer, wish: str | None, least: float
 ) -> None:
