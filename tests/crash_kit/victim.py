@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import asdict, define, field
-
 from fault_kit import PACE, Hurried
+
 from kling_async import Failed, Kling, MultiImage, Skipped, _crash
 from kling_async.batch.upkeep import retry_failed
 from kling_async.errors import KlingError
