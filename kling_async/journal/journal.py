@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ class _Write:
 @define(eq=False)
 class _Read:
     query: Callable[[Storage], object]
-    done: asyncio.Future[object]
+    done: asyncio.Future[object] | None
 
 
 @define(eq=False)
@@ -59,6 +59,8 @@ class Journal:
     there was none before, *rebuilt* that it is put together from what the service has and may lack tasks, *lost* that
     this is done row by row, as the rows come, so that it does not know what the run has spent. *clean* says that all that belongs to the run is
     in order; who makes that untrue or true again says so, and what it says at the end is what the next owner finds.
+    *pictures* is the folder that the pictures of a manifest's rows are relative to: "" if none were yet, None in a
+    journal of a version that knew them by where they lie.
     An owner that is killed leaves a journal that is not clean.
     """
 
@@ -68,6 +70,7 @@ class Journal:
     clean: bool
     rebuilt: bool
     lost: bool
+    pictures: str | None
     _storage: Storage = field(repr=False)
     # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
     _reader: Storage = field(repr=False)
@@ -81,15 +84,22 @@ class Journal:
 
     @classmethod
     async def open(
-        cls, path: Path, *, run: str | None = None, instead_of: Callable[[Path], None] | None = None
+        cls,
+        path: Path,
+        *,
+        run: str | None = None,
+        placed: bool = False,
+        instead_of: Callable[[Path], None] | None = None,
     ) -> Journal:
         """
         Open the journal at *path*, or make one for a run named *run* (by default a new name).
 
+        *placed* says that a new one is for a run whose pictures are known by where they lie.
         *instead_of* is called once the journal is held and takes away what lies there, so that a new one is made.
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
-        journal = cls(path, *await anyio.to_thread.run_sync(_open, path, run, instead_of))
+        begin = {"run": run or secrets.token_hex(8)} | ({} if placed else {"pictures": ""})
+        journal = cls(path, *await anyio.to_thread.run_sync(_open, path, begin, instead_of))
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -121,6 +131,20 @@ class Journal:
         """Wait until all that was noted is on the disk; raises `JournalError` if it cannot be."""
         await self.ask(lambda _: None)
         self._check()
+
+    def done(self, key: str) -> str | None:
+        """Return the fingerprint of *key* if it was done when this run began."""
+        return self._reader.done(key)
+
+    def rows_done(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return the rows of those of *keys* that were done when this run began, as hashes."""
+        return self._reader.rows_done(keys)
+
+    def note_pictures(self, folder: str) -> None:
+        """Write down with what is noted next that pictures are relative to *folder*."""
+        self.pictures = folder
+        if self.failure is None and not self._closed:
+            self._queue.put(_Read(lambda storage: storage.set_meta({"pictures": folder}), None))
 
     async def mark_rebuilt(self, *, lost: bool = False) -> None:
         """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
@@ -216,9 +240,9 @@ def _call_all(answers: list[Callable[[], None]]) -> None:
         answer()
 
 
-def _resolve(done: asyncio.Future[object], error: Exception | None, value: object = None) -> None:
-    if done.done():
-        return  # whoever asked was cancelled
+def _resolve(done: asyncio.Future[object] | None, error: Exception | None, value: object = None) -> None:
+    if done is None or done.done():
+        return  # nobody asked, or whoever did was cancelled
     if error is not None:
         done.set_exception(error)
     else:
@@ -226,9 +250,9 @@ def _resolve(done: asyncio.Future[object], error: Exception | None, value: objec
 
 
 def _open(
-    path: Path, run: str | None, instead_of: Callable[[Path], None] | None
-) -> tuple[str, bool, bool, bool, bool, Storage, Storage, OwnerLock]:
-    """Return what a `Journal` is made of."""
+    path: Path, begin: dict[str, str], instead_of: Callable[[Path], None] | None
+) -> tuple[str, bool, bool, bool, bool, str | None, Storage, Storage, OwnerLock]:
+    """Return what a `Journal` is made of; *begin* is what a new one is to say of its run."""
     # Beside the file itself, which can have more than one name.
     real = path.resolve()
     lock = OwnerLock(real.with_name(f"{real.name}.lock"), f"the journal {path}")
@@ -244,17 +268,19 @@ def _open(
         storage = Storage.open(path)
         undo.callback(storage.close)
         found = storage.meta()
-        meta = {"run": run or secrets.token_hex(8), "clean": "no", "rebuilt": "no"} | found
+        is_new = "run" not in found
+        meta = {"clean": "no", "rebuilt": "no"} | (begin if is_new else {}) | found
         storage.set_meta(meta | {"clean": "no"})
         reader = Storage.open(path)
         undo.pop_all()
-    is_new, rebuilt = "run" not in found, meta["rebuilt"]
+    rebuilt = meta["rebuilt"]
     return (
         meta["run"],
         is_new,
         meta["clean"] == "yes",
         rebuilt != "no",
         rebuilt == "lost",
+        meta.get("pictures"),
         storage,
         reader,
         lock,

@@ -44,7 +44,7 @@ def test_m02_what_is_done_is_passed_over_in_flat_memory(zygote: Zygote, service:
 def _fill(out: Path, fingerprint: str, count: int) -> None:
     out.mkdir()
     storage = Storage.open(out / "journal.db")
-    storage.set_meta({"run": "run-of-many", "clean": "yes", "rebuilt": "no"})
+    storage.set_meta({"run": "run-of-many", "clean": "yes", "rebuilt": "no", "pictures": ""})
     storage.write(
         JobRecord(key=f"row-{number:07d}", fingerprint=fingerprint, task_id=f"t-{number}")
         .moved(JobState.SUBMITTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crash_kit import Order, Zygote
@@ -77,7 +78,7 @@ async def test_of_two_creates_at_once_under_one_id_one_is_made(
 ) -> None:
     """An id that a create is using is refused to another, so a service that takes an id twice bills one of them."""
     server.change(unique=False)
-    options = {"journal": tmp_path / "app.db"} if with_journal else {}
+    options: dict[str, Any] = {"journal": tmp_path / "app.db"} if with_journal else {}
 
     async with client_of(server, **options) as kling:
         images = kling.images.multi_image
@@ -109,12 +110,12 @@ async def test_an_id_stays_taken_while_its_create_goes_on_without_its_caller(
         await until(lambda: server.books.charges)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await first
+            _ = await first
         with pytest.raises(InvalidJob, match="is using"):
-            await images.create(job("order-1"))
+            _ = await images.create(job("order-1"))
         await until(lambda: not kling._engine.claims._held)
         with pytest.raises(InvalidJob, match="not used before"):
-            await images.create(job("order-1"))
+            _ = await images.create(job("order-1"))
         (handle,) = await images.pending()
         await handle.wait(timeout=10)
 
@@ -129,7 +130,7 @@ async def test_an_id_whose_create_made_nothing_is_free_again(server: FaultServer
     async with client_of(server, journal=tmp_path / "app.db") as kling:
         images = kling.images.multi_image
         with pytest.raises(ContentRefusal, match="1301"):
-            await images.create(job("order-1"))
+            _ = await images.create(job("order-1"))
         handle = await images.create(job("order-1"))
         await handle.wait(timeout=10)
 
