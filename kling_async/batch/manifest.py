@@ -33,6 +33,7 @@ __all__ = [
     "Record",
     "Row",
     "at_line",
+    "digest_of",
     "key_of",
     "raw_records",
     "read_manifest",
@@ -122,7 +123,7 @@ class Manifest(Iterator[Row | BadRow]):
             known = done([key for key in keys if key])
             passed: list[str] = []
             for key, (number, raw) in zip(keys, group, strict=True):
-                if key in known and known[key] == _digest(raw) and not self._seen.add(key, number):
+                if key in known and known[key] == digest_of(raw) and not self._seen.add(key, number):
                     passed.append(key)
                     continue
                 if passed:
@@ -157,7 +158,7 @@ class Manifest(Iterator[Row | BadRow]):
             job = job_from_row(_without_key(fields), self.base)
         except InvalidJob as error:
             return BadRow(number=number, key=key, error=at_line(number, error))
-        return Row(number=number, key=key, job=evolve(job, key=key), digest=_digest(raw))
+        return Row(number=number, key=key, job=evolve(job, key=key), digest=digest_of(raw))
 
 
 def _glance(raw: Raw) -> str:
@@ -178,7 +179,7 @@ def _glance(raw: Raw) -> str:
         return ""
 
 
-def _digest(raw: Raw) -> int:
+def digest_of(raw: Raw) -> int:
     """Return a hash of a row as it stands in its file, never 0; 0 for one that cannot be read."""
     if isinstance(raw, InvalidJob):
         return 0
