@@ -1,4 +1,4 @@
-"""What the fault tests share: a client with short time limits and a quick clock, jobs without pictures, and watchers."""
+"""What the fault tests share: a client with a quick clock, jobs without pictures, and watchers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from kling_async.client.clock import Clock
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Event
 
-__all__ = ["PACE", "QUICK", "FlakyResolver", "Hurried", "Log", "client_of", "job"]
+__all__ = ["PACE", "PATIENT", "QUICK", "FlakyResolver", "Hurried", "Log", "client_of", "job"]
 
 # All pauses of these clients are so many times as short as those of others.
 PACE = 20
-# Short enough for tests, long enough for a machine that is busy with other tests; limits of sockets are real seconds.
+# Limits of sockets are real seconds: ample, on a machine that is busy with other tests, and short where a server is silent.
+PATIENT = Timeouts(connect=5.0, request=20.0, settle=0.1 * PACE)
 QUICK = Timeouts(connect=0.5, request=0.6, settle=0.1 * PACE)
 
 
@@ -75,7 +76,7 @@ async def client_of(
     quick = {
         "base_url": server.url,
         "slots": 9,
-        "timeout": QUICK,
+        "timeout": PATIENT,
         "max_retries": 3,
         "min_poll_interval": 0.01 * PACE,
     }

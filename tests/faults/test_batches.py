@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from fault_kit import PACE, QUICK, Log, client_of, job
+from fault_kit import PACE, PATIENT, QUICK, Log, client_of, job
 from fault_server import Fault, FaultServer, Life, Listing
 from fault_server import catalogue as go
 from fault_server.checks import assert_paid_once, assert_within
@@ -65,7 +65,7 @@ async def test_lost_answers_in_a_batch_are_paid_once(server_in_two_modes: FaultS
     for number in range(0, 12, 3):
         server.break_with(evolve(fault, match=f"row-{number}."))
 
-    async with client_of(server) as kling:
+    async with client_of(server, timeout=QUICK if fault.action == "hang" else PATIENT) as kling:
         outcomes, error = await collect(kling, jobs(12))
 
     assert error is None
@@ -181,7 +181,7 @@ async def test_the_slots_are_never_passed_by_us(server: FaultServer, n: int) -> 
     server.change(slots=9, enforce=False, life=Life(seconds=0.02))
     server.break_with(go.html(504, accepted=True, times=2), go.cut("hang", "accepted", skip=3))
 
-    async with client_of(server) as kling:
+    async with client_of(server, timeout=QUICK) as kling:
         outcomes, error = await collect(kling, jobs(20, n=n))
 
     assert error is None

@@ -131,7 +131,13 @@ async def test_n05_a_stuck_handshake_was_not_sent() -> None:
     async with (
         FaultServer(tls=untrusted()) as server,
         ToxicProxy((server.host, server.port), [stuck]) as proxy,
-        client_of(server, log, base_url=f"https://127.0.0.1:{proxy.port}", connector={"ssl": False}) as kling,
+        client_of(
+            server,
+            log,
+            base_url=f"https://127.0.0.1:{proxy.port}",
+            connector={"ssl": False},
+            timeout=QUICK,
+        ) as kling,
     ):
         creating = asyncio.ensure_future(_create(kling))
         async with asyncio.timeout(5):
@@ -284,7 +290,7 @@ async def test_a_read_is_repeated_and_bounded(server: FaultServer) -> None:
 
 async def test_an_unknown_task_is_not_asked_for_twice(server: FaultServer) -> None:
     """Not found is an answer."""
-    async with client_of(server, timeout=QUICK) as kling:
+    async with client_of(server) as kling:
         with pytest.raises(TaskNotFound):
             await kling.images.multi_image.retrieve("job-1")
 
