@@ -316,6 +316,8 @@ class Runner:
         if isinstance(error, SubmissionUnknown):
             # Its units stay committed, since there may be a task.
             entry.attempts += 1
+            if (astray := error.astray) is not None:
+                self.stop(astray)
             return True
         self.counts.take_back(entry)
         if judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}:

@@ -146,6 +146,19 @@ async def test_h06_no_free_slot_for_ever_fails_no_job(server: FaultServer) -> No
     assert len(late) <= 6
 
 
+async def test_h11_an_empty_429_for_ever_ends_the_batch_and_fails_no_job(server: FaultServer) -> None:
+    """A gateway that only ever says 429 is waited for, and in the end it is the batch's trouble and no job's."""
+    server.break_with(go.empty(429, times=None))
+
+    async with client_of(server) as kling:
+        outcomes, error = await collect(kling, jobs(20), stall_after=6.0)
+
+    assert isinstance(error, errors.RateLimited)
+    assert outcomes == []
+    assert_paid_once(server.books, 0)
+    assert_within(server.books, posts=16)
+
+
 async def test_h07_a_limit_that_was_set_too_high_is_learned(server: FaultServer) -> None:
     """With room for 5 and belief in 50 the lane learns quickly, and few creates are refused."""
     server.change(slots=5, life=Life(seconds=0.02), pack="Trial-Image-1000Units-50Con-1Months")

@@ -17,6 +17,7 @@ from kling_async.errors import (
     ConfigError,
     MalformedReply,
     RequestTimeout,
+    SubmissionUnknown,
     TaskNotFound,
     TransportError,
 )
@@ -169,6 +170,25 @@ async def test_n15_creates_never_follow_redirects(server: FaultServer, status: i
     assert_paid_once(server.books, [])
     assert_within(server.books, posts=1, gets=3)
     assert server.books.lists == 0
+
+
+@pytest.mark.parametrize("status", [302, 307])
+async def test_n15_an_address_that_redirects_everything_ends_the_batch(
+    server: FaultServer, status: int
+) -> None:
+    """Where look-ups are redirected as well nobody knows of the creates sent; no more are, and none is sent again."""
+    server.break_with(go.redirect(status, "self", "*", times=None))
+    work = [job(key=f"row-{number}", prompt=f"{number}.") for number in range(50)]
+    outcomes = []
+
+    async with client_of(server, slots=3) as kling:
+        with pytest.raises(ConfigError, match="redirect"):
+            async for outcome in kling.batch(work):
+                outcomes.append(outcome)  # noqa: PERF401 - what came before the error is kept
+
+    assert {type(outcome.error) for outcome in outcomes} == {SubmissionUnknown}
+    assert len(outcomes) <= 3
+    assert_within(server.books, posts=3)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
