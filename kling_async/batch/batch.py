@@ -72,7 +72,7 @@ class Batch:
         await self._gone.wait()
         error, self._runner.error = self._runner.error, None
         if error is not None:
-            raise error
+            raise _single(error)
         raise StopAsyncIteration
 
     def statistics(self) -> Statistics:
@@ -113,3 +113,10 @@ async def _live(runner: Runner, gone: anyio.Event) -> None:
         raise
     finally:
         gone.set()
+
+
+def _single(error: BaseException) -> BaseException:
+    """Take a lone error out of the groups that task groups make."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import define, field
 
 from kling_async.client.background import Background
+from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.creation import Creation, Order, Rules, Workshop
 from kling_async.client.emitter import Emitter
@@ -42,6 +43,7 @@ class Engine:
     poller: Poller
     journal_path: Path | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
+    claims: Claims = field(factory=Claims, init=False, repr=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
@@ -92,7 +94,11 @@ class Engine:
         """
         self.enter()
         tools = Workshop(
-            clock=self.clock, background=self.background, emitter=self.emitter, poller=self.poller
+            clock=self.clock,
+            background=self.background,
+            emitter=self.emitter,
+            poller=self.poller,
+            claims=self.claims,
         )
         while True:
             link, turnstile = await self._choose(order, rules)

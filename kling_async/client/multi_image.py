@@ -102,7 +102,8 @@ class MultiImageResource:
 
         With a client's *journal*, the create is on the disk before it leaves.
 
-        Raises `InvalidJob` before anything is sent; `ApiError` and its kinds when the service refuses;
+        Raises `InvalidJob` before anything is sent, also for an external id that another create is using;
+        `ApiError` and its kinds when the service refuses;
         `TransportError` when it could not be reached, and no task was made; `SubmissionUnknown` when nobody knows.
         """
         job = MultiImage(**fields) if job is None else job
@@ -110,9 +111,10 @@ class MultiImageResource:
         queries = self._queries
         queries.engine.enter()
         try:
-            ledger = await open_page(queries.engine, job, external_task_id)
-            order = await prepare(job, external_task_id, ledger=ledger)
-            link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
+            with queries.engine.claims.claim(external_task_id):
+                ledger = await open_page(queries.engine, job, external_task_id)
+                order = await prepare(job, external_task_id, ledger=ledger)
+                link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
         except BaseException as error:
             error.add_note(f"external_task_id: {external_task_id}")
             raise

@@ -153,10 +153,8 @@ class Poller:
         return float("inf") if turn.wake_at is None else turn.wake_at
 
     async def _sleep_until(self, moment: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._nap = loop.create_future()
-        delay = moment - self._clock.now()
-        timer = loop.call_later(max(0.0, delay), self._wake) if delay < float("inf") else None
+        self._nap = asyncio.get_running_loop().create_future()
+        timer = self._clock.later(moment - self._clock.now(), self._wake)
         try:
             await self._nap
         finally:
