@@ -113,7 +113,7 @@ class Runner:
         assert self._rules.party is not None, "a batch is a party of its own"
         self.party = self._rules.party
         self._name = secrets.token_hex(8)
-        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
+        self._harvest = Harvest(self._folder, self._deliver)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
         self._splitter = Splitter(self, self._engine, self._queries)
 

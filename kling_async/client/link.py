@@ -15,11 +15,13 @@ from attrs import define, evolve, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
+from kling_async.client.logs import about
 from kling_async.client.turnstile import Turnstile
 from kling_async.errors import KlingError
 from kling_async.protocol.auth import Signer
-from kling_async.protocol.codec import Reply
+from kling_async.protocol.codec import Reply, glimpse
 from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.events import Requested
 from kling_async.protocol.flows import Doubt, Flow, Patience, Renew, Send, Step, Wait, ask, exchange
 from kling_async.protocol.packs import Pack, read_packs, slots_in
 from kling_async.protocol.requests import Request, costs_request
@@ -70,7 +72,7 @@ class Link:
                 try:
                     if isinstance(step, Send):
                         token = self.signer.token(self._clock.now(), self._clock.wall())
-                        answer = await self.session.send(step.request, token, timeouts)
+                        answer = await self._exchange(step.request, token, timeouts)
                     else:
                         answer = await self._take_step(step, token, watch)
                 except KlingError as error:
@@ -82,6 +84,38 @@ class Link:
             return result
         finally:
             flow.close()
+
+    async def _exchange(self, request: Request, token: str, timeouts: Timeouts) -> Reply:
+        if not self._emitter.active:
+            return await self.session.send(request, token, timeouts)
+        begin = self._clock.now()
+        reply: Reply | None = None
+        trouble: KlingError | None = None
+        try:
+            reply = await self.session.send(request, token, timeouts)
+        except KlingError as error:
+            trouble = error
+            raise
+        finally:
+            if reply is not None or trouble is not None:
+                self._emit_requested(request, self._clock.now() - begin, reply, trouble)
+        return reply
+
+    def _emit_requested(
+        self, request: Request, seconds: float, reply: Reply | None, trouble: KlingError | None
+    ) -> None:
+        code, request_id = glimpse(reply.body) if reply is not None else (0, "")
+        self._emitter.emit(
+            Requested(
+                account=self.name,
+                route=request.route,
+                seconds=seconds,
+                status=reply.status if reply is not None else 0,
+                code=code,
+                request_id=request_id,
+                error=trouble,
+            )
+        )
 
     async def _take_step(self, step: Step, token: str, watch: Callable[[Step], None] | None) -> object:
         if watch is not None and isinstance(step, Wait | Doubt):
@@ -101,7 +135,7 @@ class Link:
     async def send_raw(self, request: Request, timeouts: Timeouts) -> Reply:
         """Send *request* once and return whatever comes back."""
         token = self.signer.token(self._clock.now(), self._clock.wall())
-        return await self.session.send(request, token, timeouts)
+        return await self._exchange(request, token, timeouts)
 
     async def packs(self, timeouts: Timeouts, patience: Patience | None = None) -> tuple[Pack, ...]:
         """Ask for the account's resource packs; free, at most once a second."""
@@ -139,7 +173,13 @@ class Link:
         try:
             slots = slots_in(await self.packs(evolve(timeouts, request=min(timeouts.request, _PACKS_LIMIT))))
         except KlingError as error:
-            _log.info("the slots of account %s cannot be read, so they are learned: %s", self.name, error)
+            fields = about(account=self.name, error=error)
+            _log.info(
+                "the slots of account %s cannot be read, so they are learned: %s",
+                self.name,
+                error,
+                extra=fields,
+            )
             slots = None
         return Limit.known(slots) if slots else Limit.learned()
 

@@ -9,6 +9,7 @@ typed value and kept in `raw`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -29,6 +30,7 @@ __all__ = [
     "Reply",
     "bind",
     "code_of",
+    "glimpse",
     "number",
     "read_envelope",
     "read_glances",
@@ -39,6 +41,9 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ABSURD = 10**30
+# The envelope's own fields stand before `data`, in all replies that were seen.
+_FIRST_BYTES = 512
+_FIRST_FIELDS = re.compile(rb'"(code|request_id)"\s*:\s*("[^"\\]{0,100}"|[0-9]{1,9})')
 
 
 @frozen(kw_only=True)
@@ -95,6 +100,15 @@ def read_envelope(reply: Reply) -> Envelope:
         text(document.get("message")) or text(document.get("msg")),
         request_id=request_id,
         retry_after=retry_after(reply.headers, reply.service_time),
+    )
+
+
+def glimpse(body: bytes) -> tuple[int, str]:
+    """Return the code and the request id of a reply without reading it: what its first bytes say, else 0 and nothing."""
+    found: dict[bytes, bytes] = dict(_FIRST_FIELDS.findall(body[:_FIRST_BYTES]))
+    code = found.get(b"code", b"").strip(b'"')
+    return int(code) if code.isdigit() else 0, found.get(b"request_id", b"").strip(b'"').decode(
+        "ascii", "replace"
     )
 
 
