@@ -143,6 +143,8 @@ EXTRAS = {
     "pybase64": ("pybase64", {}),
     "msgspec": ("msgspec", {}),
     "uvloop": ("uvloop", {}),
+    "opentelemetry": ("opentelemetry-api", {}),
+    "prometheus_client": ("prometheus-client", {}),
     "pytest": ("pytest", {"testing.plugin": "only pytest loads it"}),
 }
 

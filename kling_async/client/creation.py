@@ -286,6 +286,7 @@ class Creation:
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
                     slots=self._order.slots,
+                    model=self._order.model,
                 )
             )
 

@@ -88,6 +88,7 @@ class Kling:
             address=base_url,
             region=region,
         )
+        watchers = _watchers(on_event)
         connection = Connection(base_url=settings.base_url, proxy=proxy_of(proxy), trust_env=trust_env)
         timeouts = Timeouts.of(timeout)
         clock = Clock()
@@ -104,7 +105,7 @@ class Kling:
         self._downloads = Downloads.under(fetch, clock, self._engine.emitter)
         self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
-        for watcher in _watchers(on_event):
+        for watcher in watchers:
             self._engine.emitter.subscribe(watcher)
         caller = sys._getframe(1)  # noqa: SLF001  # to name the line in the warning about a client left open
         self._made_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"

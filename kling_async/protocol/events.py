@@ -55,9 +55,10 @@ class _JobEvent:
 
 @frozen(kw_only=True)
 class Waiting(_JobEvent):
-    """A job is ready and waits for *slots* free slots."""
+    """A job is ready and waits for *slots* free slots of *model*."""
 
     slots: int
+    model: str = ""
 
 
 @frozen(kw_only=True)
