@@ -316,11 +316,11 @@ async def test_every_way_of_a_job_has_an_end() -> None:
         async with client(emulator, on_event=log.events.append, slots=2) as kling:
             create = kling.images.multi_image.create
             with pytest.raises(ContentRefusal):
-                await create(job(external_task_id="bad"))
+                _ = await create(job(external_task_id="bad"))
             _ = await create(job(external_task_id="lost"))
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
-                    await create(job(external_task_id="queued", n=2))
+                    _ = await create(job(external_task_id="queued", n=2))
 
     begun = {each.external_task_id for each in log.of(Waiting)}
     dropped = {each.external_task_id: type(each.error) for each in log.of(Dropped)}
@@ -463,7 +463,7 @@ async def test_a_create_cut_off_by_the_end_of_the_client_is_of_unknown_fate() ->
         await until(lambda: server.asked)
         await kling._engine.aclose(grace=0.05)
         with pytest.raises(SubmissionUnknown, match="retrieve") as caught:
-            await work
+            _ = await work
         await kling.aclose()
 
     assert caught.value.external_task_id == "order-1"

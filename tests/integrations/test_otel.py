@@ -54,7 +54,7 @@ def parent(span: ReadableSpan) -> int | None:
 
 def own(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 async def test_a_job_is_a_span_of_its_caller_with_its_stages(tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ async def test_a_create_that_made_no_task_ends_its_spans() -> None:
         client(emulator, on_event=recorded.tracing, slots=1) as kling,
     ):
         with pytest.raises(KlingError):
-            await kling.images.multi_image.create(job())
+            _ = await kling.images.multi_image.create(job())
         refused = recorded.one("generate_content")
         _ = await kling.images.multi_image.create(job())
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await kling.images.multi_image.create(job())
+                _ = await kling.images.multi_image.create(job())
         left = recorded.named("generate_content")[-1]
 
     assert told(refused)["error.type"] == "1301"

@@ -95,7 +95,8 @@ async def test_one_object_serves_several_clients() -> None:
     assert registry.get_sample_value("kling_tasks_submitted_total", ACCOUNT) == 2
     with pytest.raises(ConfigError, match="one Metrics to all clients"):
         Metrics(registry)
-    assert Metrics(registry, namespace="other")
+    Metrics(registry, namespace="other")
+    assert registry.get_sample_value("other_events_missed_total") == 0
 
 
 async def test_no_id_is_a_label() -> None:

@@ -23,7 +23,9 @@ SEEN: list[Any] = [
     events.Resumed(**JOB, task_id="77"),
     events.Requested(account="main", route="get", seconds=0.1, status=200, request_id="r-1"),
     events.Polled(account="main", requests=1, waiting=2, ended=1),
-    events.Finished(**JOB, task_id="77", status="succeed", reason="", seconds=24.5, units=Decimal(32)),
+    events.Finished(
+        **JOB, task_id="77", status="succeed", reason="", seconds=24.5, units=Decimal(32), lag=0.5
+    ),
     events.Detached(**JOB, task_id="77", error=TransportError("reset")),
     events.Saved(**JOB, task_id="77", path="out/a.png", size=1, seconds=0.2),
     events.SaveFailed(**JOB, task_id="77", error=TransportError("reset"), seconds=0.2),
