@@ -201,6 +201,8 @@ class Program:
 
     def _cut(self) -> None:
         assert self._task is not None
+        if self._task.done():
+            return
         self._cut_at = time.monotonic()
         for task in asyncio.all_tasks(self._task.get_loop()) if self.everything else {self._task}:
             task.cancel()
@@ -222,12 +224,16 @@ def nothing_left(*folders: Path) -> Iterator[Log]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)  # the ends of connections are the kernel's; nothing announces them
     parts = [path for folder in folders for path in folder.rglob("*.part")]
-    assert parts == []
-    assert log.errors == []
-    assert [str(each.message) for each in told if each.category is not DeprecationWarning] == []
+    assert not parts, parts
+    assert not log.errors, log.errors
+    # Natively cancelled before its first step, a task of anyio's drops the coroutine that it was to run.
+    warned = [text for text in (str(each.message) for each in told) if "was never awaited" not in text]
+    assert not warned, warned
 
 
 def _left(files: dict[str, str]) -> list[object]:
     gc.collect()
-    threads = [each.name for each in threading.enumerate() if each.name in {"kling-journal", "kling-on-event"}]
+    threads = [
+        each.name for each in threading.enumerate() if each.name in {"kling-journal", "kling-on-event"}
+    ]
     return [*threads, *((name, target) for name, target in open_files().items() if name not in files)]

@@ -84,7 +84,10 @@ class Harvest:
         self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
+            crops, ends = self._crops[1].clone(), self._ends[0].clone()
+            # Also theirs: who is cancelled before the first step closes nothing.
+            self._streams += [crops, ends]
+            group.start_soon(self._save_all, crops, ends)
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,9 @@ class Folder:
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
     # What the results have, as hashes; read when it is first needed, which is seldom.
     _present: set[int] | None = field(default=None, init=False, repr=False)
+    # A cancelled wait leaves its thread at work, so what it opens after `close()` is closed again.
+    _lock: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
+    _closed: bool = field(default=False, init=False)
 
     @classmethod
     def at(cls, out: str | os.PathLike[str] | None) -> Folder | None:
@@ -111,7 +115,10 @@ class Folder:
                     part.unlink(missing_ok=True)
             if self.has_history:
                 _cut_last_line(results)
-        self._lines = results.open("a", encoding="utf-8")
+        with self._lock:
+            if self._closed:
+                return
+            self._lines = results.open("a", encoding="utf-8")
         sync_folder(self.path)
 
     async def set_aside(self, record: JobRecord) -> None:
@@ -130,6 +137,11 @@ class Folder:
         await anyio.to_thread.run_sync(self._write, rows, once)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], once: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
+        with self._lock:
+            if not self._closed:
+                self._append(rows, once=once)
+
+    def _append(self, rows: Sequence[Mapping[str, Any]], *, once: bool) -> None:
         assert self._lines is not None, "a folder is opened before it is written to"
         if once:
             if self._present is None:
@@ -148,10 +160,12 @@ class Folder:
         await anyio.to_thread.run_sync(os.fsync, self._lines.fileno())
 
     def close(self) -> None:
-        """Close what is open; safe to call again."""
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
+        """Close what is open, once what is being written is whole; safe to call again."""
+        with self._lock:
+            self._closed = True
+            if self._lines is not None:
+                self._lines.close()
+                self._lines = None
 
 
 def _run_name(file: Path, *, known: bool) -> str:

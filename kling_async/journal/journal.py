@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TypeVar
+from typing import IO, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -142,7 +142,16 @@ class Journal:
         *instead_of* is called once the journal is held and takes away what lies there, so that a new one is made.
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
-        journal = cls(path, *await anyio.to_thread.run_sync(_open, path, run, instead_of))
+        opening = _Opening()
+        try:
+            parts = await anyio.to_thread.run_sync(opening.run, path, run, instead_of)
+        except BaseException:
+            # Whoever is cancelled here leaves the thread at work, which has the lock or will have it.
+            opening.abandoned = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(opening.undo)
+            raise
+        journal = cls(path, *parts)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -278,9 +287,38 @@ def _resolve(done: asyncio.Future[object], error: Exception | None, value: objec
         done.set_result(value)
 
 
-def _open(
-    path: Path, run: str | None, instead_of: Callable[[Path], None] | None
-) -> tuple[str, bool, bool, bool, bool, Storage, Storage, OwnerLock]:
+_Parts: TypeAlias = "tuple[str, bool, bool, bool, bool, Storage, Storage, OwnerLock]"
+
+
+@define(eq=False)
+class _Opening:
+    """The opening of a journal in a thread, which can be taken back when nobody waits for it any more."""
+
+    abandoned: bool = False
+    _parts: _Parts | None = None
+    _lock: threading.Lock = field(factory=threading.Lock)
+
+    def run(self, path: Path, run: str | None, instead_of: Callable[[Path], None] | None) -> _Parts:
+        """Open the files; blocks."""
+        with self._lock:
+            self._parts = _open(path, run, instead_of)
+            parts = self._parts
+        if self.abandoned:
+            self.undo()
+        return parts
+
+    def undo(self) -> None:
+        """Close what was opened, once that is known; blocks, and is safe to call again."""
+        with self._lock:
+            if self._parts is not None:
+                *_, storage, reader, lock = self._parts
+                self._parts = None
+                reader.close()
+                storage.close()
+                lock.release()
+
+
+def _open(path: Path, run: str | None, instead_of: Callable[[Path], None] | None) -> _Parts:
     """Return what a `Journal` is made of."""
     lock = OwnerLock(path.with_name(f"{path.name}.lock"))
     with ExitStack() as undo:

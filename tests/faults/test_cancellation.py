@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from socket_kit import QUICK, client, job, png, until
 
 from kling_async import Failed, Kling, MultiImage
 from kling_async.emulator import Emulator
+from kling_async.errors import TaskNotFound
 from kling_async.journal.journal import Journal
 from kling_async.protocol.events import Event
 from kling_async.testing import RunningEmulator, running_emulator
 
 # Steps between two cuts; each test begins at another one of them, so that together they try many. All with 1.
-STRIDE = int(os.environ.get("KLING_TEST_CUT_STRIDE", "7"))
+STRIDE = int(os.environ.get("KLING_TEST_CUT_STRIDE", "29"))
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ async def test_a_caller_may_leave_at_every_step(way: str, moment: Moment, tmp_pa
 
     async with Emulator(speed="instant", paint="stamp") as emulator, client(emulator, slots=2) as kling:
         mi = kling.images.multi_image
-        for at in steps(cuts, 1 if way == "task.cancel()" else 3):
+        for at in steps(0, 1 if way == "task.cancel()" else 3):
             name = f"at-{at}"
             before = asyncio.all_tasks()
             cut = await cut_by(way, _one_picture(kling, name, tmp_path), at, moment)
@@ -98,7 +100,9 @@ async def test_a_caller_may_leave_at_every_step(way: str, moment: Moment, tmp_pa
 def _left(before: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     """Return the tasks that began since *before*, but for those of the emulator, which lives in this loop too."""
     new = asyncio.all_tasks() - before
-    return [task for task in new if not getattr(task.get_coro(), "__qualname__", "").startswith("RequestHandler")]
+    return [
+        task for task in new if not getattr(task.get_coro(), "__qualname__", "").startswith("RequestHandler")
+    ]
 
 
 # A whole program.
@@ -139,9 +143,10 @@ def _singles(service: RunningEmulator, folder: Path) -> Callable[[], Coroutine[A
     async def _keep(kling: Kling, name: str) -> None:
         known = await kling.images.multi_image.pending()
         handles = [handle for handle in known if handle.external_task_id == name]
-        if handles:
-            await handles[0].wait(timeout=10)
-        elif name not in {each.external_task_id for each in service.tasks}:
+        with suppress(TaskNotFound):  # of a create that was cut off before it had made one
+            if handles:
+                await handles[0].wait(timeout=10)
+        if name not in {each.external_task_id for each in service.tasks}:
             await kling.images.multi_image.run(job(external_task_id=name), wait_timeout=10)
 
     return main
@@ -162,7 +167,7 @@ def test_a_program_may_be_cut_at_every_pass_of_its_loop(
     """
     make, count = PROGRAMS[name]
     made = 0
-    for at in steps(11 * everything):
+    for at in steps(11 * everything + 5 * len(name)):
         folder = tmp_path / str(at)
         folder.mkdir()
         main = make(service, folder)
