@@ -22,7 +22,7 @@ import anyio
 from attrs import define, field
 from socket_kit import Log, logged, open_files
 
-__all__ = ["WAYS", "Cut", "Moment", "Program", "cut_by", "nothing_left"]
+__all__ = ["WAYS", "Cut", "Moment", "Program", "cut_by", "nothing_left", "parts_in"]
 
 Moment = Literal["waiting", "answered"]
 
@@ -223,12 +223,17 @@ def nothing_left(*folders: Path) -> Iterator[Log]:
     while left := _left(files):
         assert time.monotonic() < deadline, left
         time.sleep(0.01)  # the ends of connections are the kernel's; nothing announces them
-    parts = [path for folder in folders for path in folder.rglob("*.part")]
+    parts = [path for folder in folders for path in parts_in(folder)]
     assert not parts, parts
     assert not log.errors, log.errors
     # Natively cancelled before its first step, a task of anyio's drops the coroutine that it was to run.
     warned = [text for text in (str(each.message) for each in told) if "was never awaited" not in text]
     assert not warned, warned
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """Return what is half written in *folder*."""
+    return list(folder.rglob("*.part"))
 
 
 def _left(files: dict[str, str]) -> list[object]:

@@ -199,9 +199,9 @@ class Creation:
             return self._cut_off()
         self._turnstile.accepted(self._ticket)
         if order.ledger is not None:
-            order.ledger.made(submission.task.task_id, self._link.name, order.units)
+            order.ledger.made(submission.task_id, self._link.name, order.units)
         self._emit_made(submission)
-        return self._track(submission.task.task_id)
+        return self._track(submission.task_id)
 
     def _cut_off(self) -> SubmissionUnknown:
         name = self._order.external_task_id
@@ -311,7 +311,7 @@ class Creation:
                     account=self._link.name,
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
-                    task_id=submission.task.task_id,
+                    task_id=submission.task_id,
                 )
             )
         self._tools.emitter.emit(
@@ -319,8 +319,8 @@ class Creation:
                 account=self._link.name,
                 key=self._order.key,
                 external_task_id=self._order.external_task_id,
-                task_id=submission.task.task_id,
+                task_id=submission.task_id,
                 slots=self._order.slots,
-                request_id=submission.task.request_id,
+                request_id=submission.request_id,
             )
         )

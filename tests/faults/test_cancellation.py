@@ -6,11 +6,12 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cancel_kit import WAYS, Moment, Program, cut_by, nothing_left
+from cancel_kit import WAYS, Moment, Program, cut_by, nothing_left, parts_in
 from socket_kit import QUICK, client, job, png, until
 
 from kling_async import Failed, Kling, MultiImage
@@ -85,7 +86,7 @@ async def test_a_caller_may_leave_at_every_step(way: str, moment: Moment, tmp_pa
                 break
             cuts += 1
             await until(lambda: not len(kling._engine.background))
-            await until(lambda: not _left(before))
+            await until(partial(_none_left, before))
             lane = kling._engine.links[0].lanes.get("kling-v2-1")
             assert lane is None or (lane.lane.held, lane.lane.waiting) == (0, 0), at
             made = [each for each in emulator.tasks if each.external_task_id == name]
@@ -94,15 +95,13 @@ async def test_a_caller_may_leave_at_every_step(way: str, moment: Moment, tmp_pa
                 assert (await mi.handle(name).wait(timeout=5)).images, at
 
     assert cuts >= 10 if way == "task.cancel()" else cuts >= 4
-    assert list(tmp_path.rglob("*.part")) == []
+    assert parts_in(tmp_path) == []
 
 
-def _left(before: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
-    """Return the tasks that began since *before*, but for those of the emulator, which lives in this loop too."""
-    new = asyncio.all_tasks() - before
-    return [
-        task for task in new if not getattr(task.get_coro(), "__qualname__", "").startswith("RequestHandler")
-    ]
+def _none_left(before: set[asyncio.Task[Any]]) -> bool:
+    """Tell whether all tasks that began since *before* have ended, but for those of the emulator in this loop."""
+    names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks() - before)
+    return all(name.startswith("RequestHandler") for name in names)
 
 
 # A whole program.
@@ -158,7 +157,10 @@ PROGRAMS = {"a batch": (_batch, 4), "single creates": (_singles, 3)}
 @pytest.mark.parametrize("everything", [False, True], ids=["main", "everything"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_may_be_cut_at_every_pass_of_its_loop(
-    name: str, everything: bool, service: RunningEmulator, tmp_path: Path
+    name: str,
+    everything: bool,  # noqa: FBT001  # a parameter of the test
+    service: RunningEmulator,
+    tmp_path: Path,
 ) -> None:
     """
     Cut anywhere, a program ends soon and leaves no task, socket, thread, lock or part of a file.
