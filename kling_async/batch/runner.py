@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import AsyncExitStack
 
 import anyio
 from anyio.abc import TaskGroup
@@ -95,9 +96,7 @@ class Runner:
         options: BatchOptions,
     ) -> Runner:
         """Put the runner of *jobs* together; nothing happens before `run()`."""
-        rules = evolve(
-            queries.rules, persistent=True, stall_after=options.stall_after, priority=0, party=Party()
-        )
+        rules = evolve(queries.rules, persistent=True, stall_after=options.stall_after, party=Party())
         return cls(
             engine=engine,
             queries=queries,
@@ -153,21 +152,22 @@ class Runner:
     async def _leave(self, journal: Journal | None) -> None:
         self._stopping = True
         self._engine.dismiss(self.party, BatchStopped("the batch was left"))
-        with anyio.move_on_after(_GRACE, shield=True):
-            # A create under way may be a paid task: it is carried to its end before the batch is gone.
-            await self.party.quiet()
-        # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
-        self.waiting.leave()
-        self._harvest.abandon()
-        with anyio.CancelScope(shield=True):
-            await self._source.aclose()
+        async with AsyncExitStack() as ends:  # the last one said is done first, each also if another is cut off
+            ends.enter_context(anyio.CancelScope(shield=True))
+            ends.callback(self.outbox.close)
+            ends.callback(self.counts.finish)
+            if self._folder is not None:
+                ends.callback(self._folder.close)
             if journal is not None:
-                await journal.aclose()
-                self.error = self.error or journal.failure
-        if self._folder is not None:
-            self._folder.close()
-        self.counts.finish()
-        self.outbox.close()
+                ends.push_async_callback(journal.aclose)
+            ends.push_async_callback(self._source.aclose)
+            # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
+            ends.callback(self._harvest.abandon)
+            ends.callback(self.waiting.leave)
+            with anyio.move_on_after(_GRACE):
+                # A create under way may be a paid task: it is carried to its end before the batch is gone.
+                await self.party.quiet()
+        self.error = self.error or (journal.failure if journal is not None else None)
 
     def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""

@@ -8,11 +8,12 @@ import re
 import secrets
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import anyio
 import anyio.to_thread
 from attrs import define, field
 
@@ -48,7 +49,7 @@ class Folder:
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
     # What the results have, as hashes; read when it is first needed, which is seldom.
     _present: set[int] | None = field(default=None, init=False, repr=False)
-    # A cancelled wait leaves its thread at work, so what it opens after `close()` is closed again.
+    # Held by whatever thread is at work here, which may be one that nobody waits for any more.
     _lock: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
     _closed: bool = field(default=False, init=False)
 
@@ -74,7 +75,7 @@ class Folder:
         no *journal* either that knows it.
         """
         try:
-            await anyio.to_thread.run_sync(self._open, journal)
+            await self._in_thread(self._open, journal)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ConfigError(
@@ -98,8 +99,8 @@ class Folder:
         """
         if not self.run_name:
             self.run_name = journal.run
-            await anyio.to_thread.run_sync(_write_name, self.path / RUN, journal.run)
-        await anyio.to_thread.run_sync(self._begin, journal.clean)
+            await self._in_thread(_write_name, self.path / RUN, journal.run)
+        await self._in_thread(self._begin, journal.clean)
         if not journal.clean:
             ended = await journal.ask(_ended)
             if ended:
@@ -115,15 +116,12 @@ class Folder:
                     part.unlink(missing_ok=True)
             if self.has_history:
                 _cut_last_line(results)
-        with self._lock:
-            if self._closed:
-                return
-            self._lines = results.open("a", encoding="utf-8")
+        self._lines = results.open("a", encoding="utf-8")
         sync_folder(self.path)
 
     async def set_aside(self, record: JobRecord) -> None:
         """Move the pictures that *record* names out of the way of a new attempt, to `earlier/` beside them."""
-        await anyio.to_thread.run_sync(self._set_aside, record)
+        await self._in_thread(self._set_aside, record)
 
     def _set_aside(self, record: JobRecord) -> None:
         for name in (record.result or {}).get("files", ()):
@@ -134,14 +132,9 @@ class Folder:
 
     async def write(self, rows: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Append the lines of *rows*, with *once* only those not there yet; the operating system has them on return."""
-        await anyio.to_thread.run_sync(self._write, rows, once)
+        await self._in_thread(self._write, rows, once)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], once: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
-        with self._lock:
-            if not self._closed:
-                self._append(rows, once=once)
-
-    def _append(self, rows: Sequence[Mapping[str, Any]], *, once: bool) -> None:
         assert self._lines is not None, "a folder is opened before it is written to"
         if once:
             if self._present is None:
@@ -157,7 +150,22 @@ class Folder:
     async def sync(self) -> None:
         """Have all lines survive a power cut."""
         assert self._lines is not None, "a folder is opened before it is written to"
-        await anyio.to_thread.run_sync(os.fsync, self._lines.fileno())
+        await self._in_thread(os.fsync, self._lines.fileno())
+
+    async def _in_thread(self, work: Callable[..., None], *args: Any) -> None:
+        """Do *work* in a thread; who is cancelled meanwhile leaves when it is over, and then nothing more is done here."""
+        try:
+            await anyio.to_thread.run_sync(self._do, work, *args)
+        except anyio.get_cancelled_exc_class():
+            self._closed = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
+            raise
+
+    def _do(self, work: Callable[..., None], *args: Any) -> None:
+        with self._lock:
+            if not self._closed:
+                work(*args)
 
     def close(self) -> None:
         """Close what is open, once what is being written is whole; safe to call again."""
