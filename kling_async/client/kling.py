@@ -79,17 +79,25 @@ class Kling:
         journal: str | PathLike[str] | None = None,
         on_event: Watcher | Iterable[Watcher] | None = None,
     ) -> None:
-        settings = gather(
-            api_key=api_key,
-            access_key=access_key,
-            secret_key=secret_key,
-            accounts=accounts,
-            slots=slots,
-            address=base_url,
-            region=region,
-        )
+        # A traceback may show local variables, so what is secret is in none from here on.
+        given = Account("default", api_key=api_key, access_key=access_key, secret_key=secret_key)
+        del api_key, access_key, secret_key
+        try:
+            settings = gather(
+                api_key=given.api_key,
+                access_key=given.access_key,
+                secret_key=given.secret_key,
+                accounts=accounts,
+                slots=slots,
+                address=base_url,
+                region=region,
+            )
+            connection = Connection(base_url=settings.base_url, proxy=proxy_of(proxy), trust_env=trust_env)
+        except ConfigError as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del proxy, base_url
         watchers = _watchers(on_event)
-        connection = Connection(base_url=settings.base_url, proxy=proxy_of(proxy), trust_env=trust_env)
         timeouts = Timeouts.of(timeout)
         clock = Clock()
         fetch = FetchRules(
@@ -221,6 +229,8 @@ class Kling:
             await self._downloads.aclose()
 
     def __repr__(self) -> str:
+        if "_engine" not in self.__dict__:
+            return "<Kling, not made>"  # in a traceback of what kept it from being made
         state = "closed" if self._engine.closed else f"{self._engine.poller.watching} tasks"
         accounts = ", ".join(link.name for link in self._engine.links)
         return f"<Kling at {self._base_url}, accounts: {accounts}, {state}>"

@@ -18,7 +18,7 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.logs import about
 from kling_async.client.turnstile import Turnstile
 from kling_async.errors import KlingError
-from kling_async.protocol.auth import Signer
+from kling_async.protocol.auth import Sealed, Signer
 from kling_async.protocol.codec import Reply, glimpse
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Requested
@@ -64,14 +64,14 @@ class Link:
         self, flow: Flow[T], timeouts: Timeouts, watch: Callable[[Step], None] | None = None
     ) -> T:
         """Carry *flow* to its end; *watch* is told of every `Wait` and `Doubt`."""
-        token = ""
+        token = Sealed("")
         answer: Any = None
         try:
             step = next(flow)
             while True:
                 try:
                     if isinstance(step, Send):
-                        token = self.signer.token(self._clock.now(), self._clock.wall())
+                        token = self._token()
                         answer = await self._exchange(step.request, token, timeouts)
                     else:
                         answer = await self._take_step(step, token, watch)
@@ -85,7 +85,10 @@ class Link:
         finally:
             flow.close()
 
-    async def _exchange(self, request: Request, token: str, timeouts: Timeouts) -> Reply:
+    def _token(self) -> Sealed:
+        return Sealed(self.signer.token(self._clock.now(), self._clock.wall()))
+
+    async def _exchange(self, request: Request, token: Sealed, timeouts: Timeouts) -> Reply:
         if not self._emitter.active:
             return await self.session.send(request, token, timeouts)
         begin = self._clock.now()
@@ -117,7 +120,7 @@ class Link:
             )
         )
 
-    async def _take_step(self, step: Step, token: str, watch: Callable[[Step], None] | None) -> object:
+    async def _take_step(self, step: Step, token: Sealed, watch: Callable[[Step], None] | None) -> object:
         if watch is not None and isinstance(step, Wait | Doubt):
             watch(step)
         if isinstance(step, Wait):
@@ -126,15 +129,15 @@ class Link:
             return self._renew(step, token)
         return None
 
-    def _renew(self, step: Renew, token: str) -> bool:
+    def _renew(self, step: Renew, token: Sealed) -> bool:
         now = self._clock.now()
-        if step.error.code in {1000, 1002} and not self.signer.is_stale(token, now):
+        if step.error.code in {1000, 1002} and not self.signer.is_stale(token.text, now):
             return False
-        return self.signer.renew(token, now, self._clock.wall(), step.service_time)
+        return self.signer.renew(token.text, now, self._clock.wall(), step.service_time)
 
     async def send_raw(self, request: Request, timeouts: Timeouts) -> Reply:
         """Send *request* once and return whatever comes back."""
-        token = self.signer.token(self._clock.now(), self._clock.wall())
+        token = self._token()
         return await self._exchange(request, token, timeouts)
 
     async def packs(self, timeouts: Timeouts, patience: Patience | None = None) -> tuple[Pack, ...]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 
@@ -47,13 +47,18 @@ _FIRST_BYTES = 512
 _FIRST_FIELDS = re.compile(rb'"(code|request_id)"\s*:\s*("[^"\\]{0,100}"|[0-9]{1,9})')
 
 
+def _size(body: bytes) -> str:
+    # Bodies name pictures by signed URLs.
+    return f"<{len(body)} bytes>"
+
+
 @frozen(kw_only=True)
 class Reply:
     """What came back for one request: *headers* with lower-case names, *body* decompressed and complete."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=_size)
 
     @property
     def service_time(self) -> float | None:
@@ -66,8 +71,8 @@ class Envelope:
     """A reply that the service means as a success (code 0)."""
 
     request_id: str
-    data: Any
-    reply: Reply
+    data: Any = field(repr=False)
+    reply: Reply = field(repr=False)
 
 
 def read_envelope(reply: Reply) -> Envelope:

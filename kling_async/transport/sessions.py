@@ -17,6 +17,7 @@ from yarl import URL
 
 from kling_async._version import __version__
 from kling_async.errors import ConfigError, KlingError, MalformedReply, RequestTimeout, TransportError
+from kling_async.protocol.auth import Sealed
 from kling_async.protocol.codec import Reply
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.requests import Request
@@ -67,7 +68,7 @@ class Session:
         """Whether a session of our own is open."""
         return self._own is not None
 
-    async def send(self, request: Request, token: str, timeouts: Timeouts) -> Reply:
+    async def send(self, request: Request, token: Sealed, timeouts: Timeouts) -> Reply:
         """
         Send *request* once and return the reply, whatever it says.
 
@@ -81,22 +82,26 @@ class Session:
             return await self._exchange(
                 request, payload, token, aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect)
             )
-        except KlingError:
-            raise
+        except KlingError as error:
+            raise error.with_traceback(None) from error.__cause__
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             trouble, cause = _translated(error, payload, limit)
+            _forget_frames(cause)
+        except asyncio.CancelledError as error:
+            _forget_frames(error)
+            raise error.with_traceback(None) from None
         # Not raised above, where what aiohttp raised would be its context: some of that holds the request's headers.
         raise trouble from cause
 
     async def _exchange(
-        self, request: Request, payload: BodyPayload | None, token: str, timeout: aiohttp.ClientTimeout
+        self, request: Request, payload: BodyPayload | None, token: Sealed, timeout: aiohttp.ClientTimeout
     ) -> Reply:
         url = self._url(request)
         async with self._opened().request(
             request.method,
             url,
             data=payload,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {token.text}", "Content-Type": "application/json"},
             allow_redirects=False,
             # A borrowed session may be set to raise, but what a refusal means stands in its body.
             raise_for_status=False,
@@ -185,6 +190,13 @@ def _meaning(error: Exception, *, sent: bool, limit: float) -> KlingError:
     if isinstance(error, aiohttp.ClientResponseError):
         return TransportError("the answer is no HTTP that can be read", sent)
     return TransportError(f"the connection broke ({_reason(error)})", sent)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Take the frames of aiohttp off *error* and what led to it: one of their variables is the request's headers."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _connecting(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.traceback
 from socket_kit import PATH, Asked, Plain, answer, client, job, logged, png, reply, task, until
 
 from kling_async import Account, ImageSource, Kling
@@ -34,12 +35,28 @@ def shown(value: object) -> Iterator[str]:
     yield from (str(value), repr(value))
     if isinstance(value, BaseException):
         yield "".join(traceback.format_exception(value))
-        yield "".join(traceback.TracebackException.from_exception(value, capture_locals=False).format())
+        yield from _with_locals(value)
         for link in (value.__cause__, value.__context__):
             if link is not None:
                 yield from shown(link)
     if isinstance(value, KlingError):
         yield pickle.dumps(value).decode("latin-1")
+
+
+def _with_locals(error: BaseException) -> Iterator[str]:
+    """Write the traceback as tools do that show local variables, without the frames of the tests, which know the secrets."""
+    found: traceback.TracebackException | None = traceback.TracebackException.from_exception(
+        error, capture_locals=True
+    )
+    while found is not None:
+        frames = [frame for frame in found.stack if "/tests/" not in frame.filename]
+        yield from traceback.StackSummary.from_list(frames).format()
+        found = found.__cause__ or found.__context__
+    trace = rich.traceback.Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
+    for stack in trace.trace.stacks:
+        for frame in stack.frames:
+            if "/tests/" not in frame.filename:
+                yield from (str(node) for node in (frame.locals or {}).values())
 
 
 def assert_silent(*values: object) -> None:
