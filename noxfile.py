@@ -179,6 +179,15 @@ def model(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST, default=False)
+def cancellations(session: nox.Session) -> None:
+    """Cut whole programs at every pass of their event loop."""
+    session.install(".[cli,images]", *group("test"))
+    every = INSTALLED | {"KLING_TEST_CUT_STRIDE": "1"}
+    options = ("--timeout=3600", "tests/faults/test_cancellation.py")
+    session.run(*PYTEST, *options, *session.posargs, env=every)
+
+
+@nox.session(python=LOWEST, default=False)
 def mutations(session: nox.Session) -> None:
     """Switch each protection off in a copy of the package, and demand that the tests notice."""
     session.install(".[cli,images]", *group("test"))

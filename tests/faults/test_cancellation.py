@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from cancel_kit import WAYS, Moment, Program, cut_by, nothing_left, parts_in
-from socket_kit import QUICK, client, job, png, until
+from socket_kit import QUICK, client, job, open_files, png, until
 
 from kling_async import Failed, Kling, MultiImage
 from kling_async.emulator import Emulator
 from kling_async.errors import TaskNotFound
 from kling_async.journal.journal import Journal
-from kling_async.protocol.events import Event
+from kling_async.protocol.events import Event, Submitted
 from kling_async.testing import RunningEmulator, running_emulator
 
 # Steps between two cuts; each test begins at another one of them, so that together they try many. All with 1.
@@ -102,6 +102,71 @@ def _none_left(before: set[asyncio.Task[Any]]) -> bool:
     """Tell whether all tasks that began since *before* have ended, but for those of the emulator in this loop."""
     names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks() - before)
     return all(name.startswith("RequestHandler") for name in names)
+
+
+UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [UVLOOP])
+@pytest.mark.parametrize("moment", ["waiting", "answered"])
+async def test_a05_leaving_is_the_same_on_uvloop(moment: Moment, tmp_path: Path) -> None:
+    """On uvloop too, whatever a caller awaits can be left, and what was made is found by its id."""
+    (tmp_path / "in.png").write_bytes(png())
+
+    async with Emulator(speed="instant", paint="stamp") as emulator, client(emulator, slots=2) as kling:
+        assert "uvloop" in type(asyncio.get_running_loop()).__module__
+        for at in steps(0, 5):
+            cut = await cut_by("asyncio.timeout", _one_picture(kling, f"at-{at}", tmp_path), at, moment)
+            if not cut.done:
+                break
+            await until(partial(_quiet, kling))
+            if emulator.accepted(f"at-{at}"):
+                assert (await kling.images.multi_image.handle(f"at-{at}").wait(timeout=5)).images
+        async with kling.batch([job(key="row")], out=tmp_path / "out") as batch:
+            assert [type(outcome).__name__ async for outcome in batch] == ["Succeeded"]
+
+    assert parts_in(tmp_path) == []
+
+
+def _quiet(kling: Kling) -> bool:
+    return not len(kling._engine.background)
+
+
+@pytest.mark.anyio
+async def test_a06_many_callers_share_one_client() -> None:
+    """5,000 callers at once, most of whom leave again, need no more sockets than the pool has, and leave nothing."""
+    sockets: list[int] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, Submitted) and len(emulator.tasks) % 50 == 0:
+            sockets.append(sum(target.startswith("socket:") for target in open_files().values()))
+
+    async with (
+        Emulator(speed="instant", paint="stamp", slots=50) as emulator,
+        client(emulator, slots=50, on_event=look) as kling,
+    ):
+        before = sum(target.startswith("socket:") for target in open_files().values())
+        async with asyncio.TaskGroup() as group:
+            callers = [group.create_task(_run_one(kling, number)) for number in range(5000)]
+            await until(lambda: emulator.tasks, 60)
+            for number, caller in enumerate(callers):
+                if number % 5:
+                    caller.cancel()
+        pool = kling._engine.links[0].session._connection.connections
+        left = kling._engine.links[0].lanes["kling-v2-1"].lane.waiting
+        ended = [caller.result() for caller in callers if not caller.cancelled()]
+        assert len(emulator.tasks) == len({each.external_task_id for each in emulator.tasks})
+
+    assert len(ended) >= 1000
+    assert left == 0
+    # Both ends of each connection are in this process.
+    assert 0 < max(sockets) - before <= 2 * pool
+
+
+async def _run_one(kling: Kling, number: int) -> str:
+    done = await kling.images.multi_image.run(job(external_task_id=f"caller-{number}"), wait_timeout=300)
+    return done.task_id
 
 
 # A whole program.
