@@ -124,11 +124,8 @@ class Emitter:
 
     _background: Background = field(factory=Background)
     _subscriptions: tuple[_Subscription, ...] = field(default=(), init=False)
-
-    @property
-    def active(self) -> bool:
-        """Whether anybody watches; events need not be made for nobody."""
-        return bool(self._subscriptions)
+    # Whether anybody watches: events are not made for nobody. No property, since it is asked for at every turn.
+    active: bool = field(default=False, init=False)
 
     @property
     def busy(self) -> bool:
@@ -140,13 +137,16 @@ class Emitter:
         call = getattr(watcher, "__call__", None)  # noqa: B004  # an object may have an async one
         is_async = inspect.iscoroutinefunction(watcher) or inspect.iscoroutinefunction(call)
         subscription = _Subscription(watcher, self._background, is_async=is_async)
-        self._subscriptions += (subscription,)
+        self._subscribe(*self._subscriptions, subscription)
         return lambda: self._end(subscription)
 
     def _end(self, subscription: _Subscription) -> None:
-        self._subscriptions = tuple(each for each in self._subscriptions if each is not subscription)
+        self._subscribe(*(each for each in self._subscriptions if each is not subscription))
         if subscription.thread is not None:
             subscription.thread.end()
+
+    def _subscribe(self, *subscriptions: _Subscription) -> None:
+        self._subscriptions, self.active = subscriptions, bool(subscriptions)
 
     def emit(self, event: Event) -> None:
         """Tell all watchers of *event*."""
@@ -167,8 +167,7 @@ class Emitter:
                     "on_event %r still blocks; its thread is left behind", _named(subscription.watcher)
                 )
         # A call that still fails because of the closing is told, but nothing is begun for it.
-        plain = (each for each in self._subscriptions if not each.is_async and each.thread is None)
-        self._subscriptions = tuple(plain)
+        self._subscribe(*(each for each in self._subscriptions if not each.is_async and each.thread is None))
 
 
 def _named(watcher: Watcher) -> str:

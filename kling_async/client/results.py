@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ import anyio
 import anyio.to_thread
 from attrs import define, field, frozen
 
+from kling_async._frames import without_frames
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.errors import DownloadError, KlingError, LinkExpired
@@ -129,6 +131,13 @@ class Keeper:
         return await self._renewing(image, self._downloads.read)
 
     async def _renewing(self, image: ResultImage, fetch: Callable[[str], Awaitable[T]]) -> T:
+        try:
+            return await self._fetched(image, fetch)
+        except (KlingError, asyncio.CancelledError) as error:
+            # The frames below have the signed URL among their variables.
+            raise without_frames(error)  # noqa: B904  # the same error, with what led to it
+
+    async def _fetched(self, image: ResultImage, fetch: Callable[[str], Awaitable[T]]) -> T:
         try:
             return await fetch(image.url)
         except LinkExpired:

@@ -15,6 +15,7 @@ import aiohttp
 from attrs import define, field, frozen
 from yarl import URL
 
+from kling_async._frames import without_frames
 from kling_async._version import __version__
 from kling_async.errors import ConfigError, KlingError, MalformedReply, RequestTimeout, TransportError
 from kling_async.protocol.auth import Sealed
@@ -82,14 +83,11 @@ class Session:
             return await self._exchange(
                 request, payload, token, aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect)
             )
-        except KlingError as error:
-            raise error.with_traceback(None) from error.__cause__
+        except (KlingError, asyncio.CancelledError) as error:
+            raise without_frames(error)  # noqa: B904  # the same error, with what led to it
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             trouble, cause = _translated(error, payload, limit)
-            _forget_frames(cause)
-        except asyncio.CancelledError as error:
-            _forget_frames(error)
-            raise error.with_traceback(None) from None
+            without_frames(error)
         # Not raised above, where what aiohttp raised would be its context: some of that holds the request's headers.
         raise trouble from cause
 
@@ -190,13 +188,6 @@ def _meaning(error: Exception, *, sent: bool, limit: float) -> KlingError:
     if isinstance(error, aiohttp.ClientResponseError):
         return TransportError("the answer is no HTTP that can be read", sent)
     return TransportError(f"the connection broke ({_reason(error)})", sent)
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Take the frames of aiohttp off *error* and what led to it: one of their variables is the request's headers."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def _connecting(error: Exception) -> bool:
