@@ -42,6 +42,7 @@ ORDER = (
 LEAVES = {
     "_version": "one constant, which every layer may name",
     "_disk": "files that survive a power cut, for journal, downloads and results",
+    "_frames": "takes frames off errors, for whoever handles what is secret",
     "_crash": "named places for tests to kill the process at; nothing happens there otherwise",
 }
 FACE = {ROOT, f"{ROOT}.__main__"}  # names only, loaded when they are used
@@ -144,6 +145,8 @@ EXTRAS = {
     "pybase64": ("pybase64", {}),
     "msgspec": ("msgspec", {"protocol.quick": "loaded for the first list page, if it is there"}),
     "uvloop": ("uvloop", {}),
+    "opentelemetry": ("opentelemetry-api", {}),
+    "prometheus_client": ("prometheus-client", {}),
     "pytest": ("pytest", {"testing.plugin": "only pytest loads it"}),
 }
 

@@ -20,12 +20,13 @@ from kling_async.client.background import Background
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
+from kling_async.client.logs import about
 from kling_async.client.tracked import Tracked
 from kling_async.errors import AccountError, ApiError, AuthError, KlingError, MalformedReply
 from kling_async.protocol.codec import read_task
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Finished, Polled
+from kling_async.protocol.events import Detached, Finished, Polled, Resumed
 from kling_async.protocol.flows import exchange, read_with
 from kling_async.protocol.pages import Page, read_page
 from kling_async.protocol.polling import PollBook, Turn
@@ -88,6 +89,20 @@ class Poller:
             self._wake()
         return present
 
+    def resume(self, link: Link, row: Tracked) -> Tracked:
+        """Look after a task that existed already, as `watch()` does, and tell of it."""
+        present = self.watch(link, row)
+        if present is row and self._emitter.active:
+            self._emitter.emit(
+                Resumed(
+                    account=link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=row.ask_for,
+                )
+            )
+        return present
+
     def find(self, link: Link, path: str, ask_for: str) -> Tracked | None:
         """Return the row that is looked after under this id, if any."""
         desk = self._desks.get((link.name, path))
@@ -117,7 +132,7 @@ class Poller:
         """Tell everybody who waits that nothing more will be learned."""
         for desk in self._desks.values():
             for row in desk.rows.values():
-                row.lose(error)
+                self._lose(desk, row, error)
             desk.rows.clear()
 
     @property
@@ -196,7 +211,7 @@ class Poller:
             if desk.book.missed(asked, now):
                 row = desk.rows.pop(asked)
                 row.release()
-                row.lose(error)
+                self._lose(desk, row, error)
             return
         # Without a code it is the page of a gateway, which knows nothing of the account.
         if isinstance(error, AuthError | AccountError) and error.code:
@@ -204,7 +219,7 @@ class Poller:
             if desk.shut_out >= _SHUT_OUT:
                 self._give_up(desk, error)
                 return
-        _log.debug("no answer about %s: %s", asked, error)
+        _log.debug("no answer about %s: %s", asked, error, extra=about(account=desk.link.name, error=error))
         wish = error.retry_after if isinstance(error, ApiError) else None
         desk.book.no_answer(
             asked, now, self._clock.dice(), retry_after=wish, shared=not isinstance(error, _NotThisOne)
@@ -216,8 +231,22 @@ class Poller:
         desk.link.stop(error)
         for asked, row in tuple(desk.rows.items()):
             desk.book.forget(asked)
-            row.lose(error)
+            self._lose(desk, row, error)
         desk.rows.clear()
+
+    def _lose(self, desk: _Desk, row: Tracked, error: KlingError) -> None:
+        if self._emitter.active:
+            task_id = "" if row.ask_for == row.external_task_id else row.ask_for
+            self._emitter.emit(
+                Detached(
+                    account=desk.link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=task_id,
+                    error=error,
+                )
+            )
+        row.lose(error)
 
     async def _sweep(self, desk: _Desk, turn: Turn) -> None:
         requests, ended = 0, 0
@@ -280,13 +309,21 @@ class Poller:
                 try:
                     again = await self._ask(desk, task.task_id)
                 except KlingError as error:
-                    _log.debug("no answer about the pictures of %s: %s", task.task_id, error)
+                    fields = about(task, account=desk.link.name, error=error)
+                    _log.debug("no answer about the pictures of %s: %s", task.task_id, error, extra=fields)
                     continue
                 task = again if again.ended and len(again.images) >= len(task.images) else task
                 if len(task.images) >= row.expected:
                     break
             else:
-                _log.warning("task %s shows %s of %s pictures", task.task_id, len(task.images), row.expected)
+                fields = about(task, account=desk.link.name)
+                _log.warning(
+                    "task %s shows %s of %s pictures",
+                    task.task_id,
+                    len(task.images),
+                    row.expected,
+                    extra=fields,
+                )
         finally:
             # Also when the client closes: who waits gets what there is.
             self._finish(desk, row, task)
@@ -295,6 +332,7 @@ class Poller:
         if not task.external_task_id and row.external_task_id:
             task = evolve(task, external_task_id=row.external_task_id)
         if self._emitter.active:
+            seconds, own = self._clock.now() - row.since, _seconds(task)
             self._emitter.emit(
                 Finished(
                     account=desk.link.name,
@@ -303,8 +341,9 @@ class Poller:
                     task_id=task.task_id,
                     status=str(task.status.value),
                     reason=task.status_message,
-                    seconds=self._clock.now() - row.since,
+                    seconds=seconds,
                     units=task.units,
+                    lag=None if own is None else max(0.0, seconds - own),
                 )
             )
         row.update(self.bind(desk.link, desk.path, task))

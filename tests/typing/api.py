@@ -43,6 +43,10 @@ from kling_async.errors import (
     TaskFailed,
     TaskTimeout,
 )
+from kling_async.integrations.logs import EventLog
+from kling_async.integrations.otel import Tracing
+from kling_async.integrations.prometheus import Metrics
+from kling_async.protocol.events import Event, Finished, Missed
 from kling_async.testing import RunningEmulator, running_emulator
 
 
@@ -62,7 +66,22 @@ def client(session: aiohttp.ClientSession) -> None:
         on_event=None,
     )
     assert_type(kling.with_options(timeout=5, max_retries=1), Kling)
+    Kling(on_event=print)
+    Kling(on_event=[EventLog(), Tracing(), Metrics(namespace="shop"), watch])
     Kling(accounts=[Account("a", api_key="key", slots=5), Account("b", access_key="a", secret_key="s")])
+
+
+async def watch(event: Event) -> None:
+    """Events are matched by their class, and all of them can be."""
+    match event:
+        case Finished(task_id=task_id, units=units, lag=lag):
+            assert_type(task_id, str)
+            assert_type(units, Decimal | None)
+            assert_type(lag, float | None)
+        case Missed(count=count):
+            assert_type(count, int)
+        case _:
+            pass
 
 
 async def tasks(kling: Kling, job: MultiImage) -> None:
