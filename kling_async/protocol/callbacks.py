@@ -14,7 +14,7 @@ import hmac
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from attrs import define, field, frozen
 
@@ -244,13 +244,8 @@ def private_address(callback_url: str, credentials: Iterable[Credentials]) -> tu
     The segment is made from the credentials, so that all processes of one account and each restart have the same;
     it tells nothing of them. Raises `ConfigError` for what is no http(s) address or would be longer than the service takes.
     """
-    try:
-        parts = urlsplit(callback_url)
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        valid = False
-    strange = not callback_url.isascii() or any(ch.isspace() for ch in callback_url)
-    if not valid or strange or len(callback_url) > LONGEST_URL - _ROOM:
+    parts = _parts(callback_url)
+    if parts is None or len(callback_url) > LONGEST_URL - _ROOM:
         raise ConfigError(
             f"callback_url: expected an http(s) URL of at most {LONGEST_URL - _ROOM} ASCII characters, "
             "found something else; write the address that the service can reach"
@@ -258,6 +253,15 @@ def private_address(callback_url: str, credentials: Iterable[Credentials]) -> tu
     segment = _segment(callback_url, credentials)
     path = f"{parts.path.rstrip('/')}/{segment}"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), segment
+
+
+def _parts(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return None
+    return parts if valid and url.isascii() and not any(ch.isspace() for ch in url) else None
 
 
 def _segment(callback_url: str, credentials: Iterable[Credentials]) -> str:
