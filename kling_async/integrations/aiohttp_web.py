@@ -11,12 +11,13 @@ from kling_async.client.kling import Kling
 __all__ = ["callback_app"]
 
 
-def callback_app(kling: Kling) -> web.Application:
+def callback_app(kling: Kling, *, patience: float = PATIENCE) -> web.Application:
     """
     Return an application that takes in the callbacks of *kling*.
 
     Add it with `add_subapp()` at the path of the client's *callback_url*. It answers 200 to what it took, also when
-    that changed nothing, and an error to everything else; nothing that arrives can raise here.
+    that changed nothing, and an error to everything else; nothing that arrives can raise here. A body may take
+    *patience* seconds to arrive.
 
     Raises `ConfigError` if the client has neither a *callback_url* nor a *webhook_secret*.
     """
@@ -25,7 +26,7 @@ def callback_app(kling: Kling) -> web.Application:
     async def take(request: web.Request) -> web.Response:
         intake = receiver.intake(request.method, request.path, request.headers.items())
         complete = False
-        with anyio.move_on_after(PATIENCE):
+        with anyio.move_on_after(patience):
             complete = await _read(intake, request)
         response = web.Response(status=intake.finish(complete=complete))
         if response.status == 405:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from kling_async.client.callbacks import PATIENCE, Callbacks, Intake
+from kling_async.client.callbacks import PATIENCE, Intake
 from kling_async.client.kling import Kling
 
 __all__ = ["App", "Message", "Receive", "Scope", "Send", "callbacks"]
@@ -19,12 +19,13 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def callbacks(kling: Kling) -> App:
+def callbacks(kling: Kling, *, patience: float = PATIENCE) -> App:
     """
     Return an ASGI app that takes in the callbacks of *kling*.
 
     Mount it at the path of the client's *callback_url*; what lies below that path is its own. It answers 200 to what it
-    took, also when that changed nothing, and an error to everything else; nothing that arrives can raise here.
+    took, also when that changed nothing, and an error to everything else; nothing that arrives can raise here. A body
+    may take *patience* seconds to arrive.
 
     Raises `ConfigError` if the client has neither a *callback_url* nor a *webhook_secret*.
     """
@@ -33,7 +34,8 @@ def callbacks(kling: Kling) -> App:
     # A function and no object with __call__: some frameworks look whether an app is a coroutine function.
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _answer(receiver, scope, receive, send)
+            intake = receiver.intake(scope["method"], scope["path"], scope["headers"])
+            await _answer(intake, patience, receive, send)
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -42,10 +44,9 @@ def callbacks(kling: Kling) -> App:
     return app
 
 
-async def _answer(receiver: Callbacks, scope: Scope, receive: Receive, send: Send) -> None:
-    intake = receiver.intake(scope["method"], scope["path"], scope["headers"])
+async def _answer(intake: Intake, patience: float, receive: Receive, send: Send) -> None:
     complete = False
-    with anyio.move_on_after(PATIENCE):
+    with anyio.move_on_after(patience):
         complete = await _read(intake, receive)
     status = intake.finish(complete=complete)
     headers = [(b"content-length", b"0")]
