@@ -120,7 +120,7 @@ def signed(
 @asynccontextmanager
 async def serving(app: web.Application, sock: socket.socket) -> AsyncIterator[None]:
     """Serve *app* on *sock*."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.SockSite(runner, sock).start()
