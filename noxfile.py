@@ -72,7 +72,7 @@ def proofs(session: nox.Session) -> None:
 def web(session: nox.Session) -> None:
     """Test what is mounted into web frameworks, in those frameworks."""
     session.install(".[cli,images]", *group("web"))
-    session.run("pytest", "--numprocesses=2", "tests/integrations", *session.posargs, env=INSTALLED)
+    session.run("pytest", "--numprocesses=2", "tests/web", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
