@@ -98,7 +98,9 @@ class State:
         item = Item(number, asked, self._seconds(number, now), self.base)
         if "callback_url" in asked:
             wait = max(0.0, item.ends - time.time())
-            asyncio.get_running_loop().call_later(wait, self.poster.post, asked["callback_url"], item.done)
+            asyncio.get_running_loop().call_later(
+                wait, self.poster.post, str(asked["callback_url"]), item.done
+            )
         self.items[b"%018d" % number] = item
         self.held += slots
         self.peak = max(self.peak, self.held)
@@ -110,7 +112,7 @@ class State:
             return self.dice.uniform(self.options.shortest, self.options.longest)
         # Ends come one after the other at a steady rate, whenever their tasks were made.
         self.began = now if self.began is None else self.began
-        return self.began + self.options.shortest + number / self.options.rate - now
+        return float(self.began + self.options.shortest + number / self.options.rate - now)
 
     def page(self, query: bytes) -> bytes:
         """Return a page of the list, newest first."""

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from attrs import define, field
-from socket_kit import PATH, Plain, answer, client, task
+from socket_kit import PATH, Plain, answer, client, job, task
 from yarl import URL
 
 from kling_async import Kling
@@ -88,6 +88,11 @@ class Shop:
         async with self.session.post(to or self.address, data=data, headers=headers) as reply:
             await reply.read()
             return reply.status
+
+    async def make(self, **fields: Any) -> str:
+        """Create a task that nobody waits for, and return its id."""
+        handle = await self.kling.images.multi_image.create(job(**fields))
+        return handle.task_id
 
     async def say(self, raw: bytes) -> int:
         """Send *raw* as it is on a connection of its own and return the status of the answer."""

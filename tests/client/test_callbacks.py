@@ -71,7 +71,7 @@ async def test_a_repeated_callback_changes_nothing() -> None:
     """C02: five times the same callback is answered with 200 five times and heeded once."""
     async with service() as books, open_shop(books.server, webhook_secret=SECRET) as shop:
         freeze(shop)
-        await shop.kling.images.multi_image.create(job())
+        await shop.make()
 
         statuses = [await shop.post(VECTOR, HEADERS) for _ in range(5)]
         await until(lambda: books.looks)
@@ -113,7 +113,12 @@ async def test_the_secret_may_come_from_the_environment(monkeypatch: pytest.Monk
 )
 async def test_what_is_believed_is_what_the_task_says(faults: str, posts: int) -> None:
     """C03: out of order, doubled, late or forged, callbacks never turn a status back nor bring a picture of their own."""
-    settings = {"speed": 200, "task_seconds": 40.0, "paint": "stamp", "webhook_secret": SECRET}
+    settings: dict[str, Any] = {
+        "speed": 200,
+        "task_seconds": 40.0,
+        "paint": "stamp",
+        "webhook_secret": SECRET,
+    }
     async with Emulator(faults=faults, **settings) as emulator:
         async with open_shop(emulator, webhook_secret=SECRET, min_poll_interval=0.05) as shop:
             handle = await shop.kling.images.multi_image.create(job())
@@ -158,7 +163,7 @@ async def test_a_forged_callback_is_refused(name: str) -> None:
     """C04: whatever is wrong with the headers, the answer is 401, nothing is asked, and it is counted."""
     async with service() as books, open_shop(books.server, webhook_secret=SECRET) as shop:
         freeze(shop)
-        await shop.kling.images.multi_image.create(job())
+        await shop.make()
 
         status = await shop.post(VECTOR, forgeries()[name])
 
@@ -231,7 +236,7 @@ async def test_a_stranger_who_knows_a_task_can_make_us_look_and_nothing_more() -
 async def test_tasks_of_others_are_never_asked_for() -> None:
     """C05: callbacks about tasks that nobody waits for cause no request at all."""
     async with service() as books, open_shop(books.server) as shop:
-        await shop.kling.images.multi_image.create(job())
+        await shop.make()
         asked = len(books.server.asked)
 
         statuses = {await shop.post(said(f"stranger-{number}")) for number in range(200)}
@@ -245,8 +250,8 @@ async def test_tasks_of_others_are_never_asked_for() -> None:
 async def test_without_a_secret_only_the_private_path_is_heeded() -> None:
     """The mounted path itself, and any other below it, is not found; the private one is in every create."""
     async with service() as books, open_shop(books.server) as shop:
-        await shop.kling.images.multi_image.create(job())
-        await shop.kling.images.multi_image.create(job(callback_url="https://own.example/hook"))
+        await shop.make()
+        await shop.make(callback_url="https://own.example/hook")
         root = f"http://127.0.0.1:{shop.port}{MOUNT}"
         body = said(books.task_id)
 
@@ -275,7 +280,7 @@ async def test_with_a_secret_any_path_below_the_mount_is_heeded() -> None:
 async def test_a_flood_about_one_task_is_no_flood_of_requests() -> None:
     """Two thousand false claims about a running task cause a handful of requests."""
     async with service() as books, open_shop(books.server, min_poll_interval=0.5) as shop:
-        await shop.kling.images.multi_image.create(job())
+        await shop.make()
         body = said(books.task_id)
         began = asyncio.get_running_loop().time()
 
@@ -408,7 +413,7 @@ async def test_without_any_callback_the_batch_ends_all_the_same() -> None:
 
 async def test_with_callbacks_a_batch_needs_one_look_a_task() -> None:
     """Every end is told of, so hardly anything else is asked; a batch's creates name the address too."""
-    settings = {"speed": 50, "task_seconds": 50.0, "paint": "stamp", "webhook_secret": SECRET}
+    settings: dict[str, Any] = {"speed": 50, "task_seconds": 50.0, "paint": "stamp", "webhook_secret": SECRET}
     async with Emulator(**settings) as emulator:
         async with open_shop(emulator, webhook_secret=SECRET, min_poll_interval=5.0) as shop:
             outcomes: list[Outcome] = []
@@ -467,7 +472,7 @@ async def test_the_new_dialect_is_understood(wrapped: bool) -> None:  # noqa: FB
 async def test_that_a_task_still_runs_is_no_news() -> None:
     """`submitted` and `processing` are taken and cost no request; the vendor's test callback says `submitted`."""
     async with service() as books, open_shop(books.server) as shop:
-        await shop.kling.images.multi_image.create(job())
+        await shop.make()
 
         statuses = [await shop.post(said(books.task_id, word)) for word in ("submitted", "processing")]
 
@@ -528,8 +533,9 @@ async def test_a_view_shares_the_receiver() -> None:
         view = shop.kling.with_options(max_retries=0)
 
         assert view.callbacks is shop.kling.callbacks
-        await view.images.multi_image.create(job())
+        made = await view.images.multi_image.create(job())
 
     (asked,) = books.server.of("POST")
+    assert made.task_id == books.task_id
     assert asked.json["callback_url"] == shop.address
     assert asked.path == PATH

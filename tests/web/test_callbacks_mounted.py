@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -77,13 +79,13 @@ async def serving(app: Any, sock: socket.socket, **options: Any) -> AsyncIterato
 
 @asynccontextmanager
 async def open_shop(
-    name: str, server: Any, *, patience: float = 10.0, root_path: str = "", **options: Any
+    make: Callable[[Any], Any], server: Any, *, patience: float = 10.0, root_path: str = "", **options: Any
 ) -> AsyncIterator[Shop]:
-    """Serve a client's receiver in the framework *name*."""
+    """Serve a client's receiver in what *make* makes of it."""
     sock, port = listening()
     usual = {"callback_url": f"http://127.0.0.1:{port}{MOUNT}", "min_poll_interval": 50.0}
     async with client(server, **{**usual, **options}) as kling, aiohttp.ClientSession() as session:
-        app = MAKERS[name](callbacks(kling, patience=patience))
+        app = make(callbacks(kling, patience=patience))
         async with serving(app, sock, root_path=root_path):
             yield Shop(kling, port, session)
 
@@ -95,7 +97,7 @@ async def test_a_task_is_seen_by_its_callback(name: str, secret: str | None) -> 
     async with (
         leaves_nothing(),
         Emulator(speed=100, task_seconds=20.0, paint="stamp", webhook_secret=secret) as emulator,
-        open_shop(name, emulator, webhook_secret=secret) as shop,
+        open_shop(MAKERS[name], emulator, webhook_secret=secret) as shop,
     ):
         done = await shop.kling.images.multi_image.run(job(), wait_timeout=30)
         await until(lambda: len(emulator.callbacks) == 3)
@@ -108,7 +110,7 @@ async def test_a_task_is_seen_by_its_callback(name: str, secret: str | None) -> 
 async def test_strangers_get_the_same_answers_everywhere(name: str) -> None:
     """Forged, misdirected, oversized, packed and slow requests are refused, and nothing is logged as a defect."""
     big = b"x" * 100_000
-    async with service() as books, open_shop(name, books.server, patience=0.3) as shop:
+    async with service() as books, open_shop(MAKERS[name], books.server, patience=0.3) as shop:
         with logged() as log:
             found = {
                 "known": await shop.post(b'{"task_id": "1"}'),
@@ -135,7 +137,7 @@ async def test_signatures_count_everywhere(name: str) -> None:
     """With a secret a genuine callback is 200, and one with a header of odd bytes is 401 or refused by the server."""
     body = b'{"task_id": "1"}'
     odd = b"webhook-id: \xff\xfe\r\nwebhook-signature: v1,\xc3\r\nwebhook-timestamp: nan\r\n"
-    async with service() as books, open_shop(name, books.server, webhook_secret=SECRET) as shop:
+    async with service() as books, open_shop(MAKERS[name], books.server, webhook_secret=SECRET) as shop:
         head = f"POST {shop.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n".encode()
 
         answers = [
@@ -149,15 +151,33 @@ async def test_signatures_count_everywhere(name: str) -> None:
     assert strange in {400, 401}
 
 
+def shown_in_the_docs() -> list[str]:
+    page = Path(__file__).resolve().parents[2] / "docs" / "callbacks.md"
+    return re.findall(r"^```py\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", shown_in_the_docs())
+async def test_the_lines_of_the_docs_mount_it(code: str) -> None:
+    """Each framework's lines in docs/callbacks.md, as they stand, make an application that takes callbacks in."""
+
+    def documented(hook: Any) -> Any:
+        names: dict[str, Any] = {"kling": None, "callbacks": lambda _: hook}
+        exec(compile(code, "docs/callbacks.md", "exec"), names)
+        return names["app"]
+
+    async with service() as books, open_shop(documented, books.server) as shop:
+        assert await shop.post(b'{"task_id": "1"}') == 200
+
+
 async def test_a_root_path_does_not_matter() -> None:
     """Behind a proxy that takes a prefix off, and a server that is told so, callbacks are found."""
-    async with service() as books, open_shop("starlette", books.server, root_path="/api") as shop:
+    async with service() as books, open_shop(starlette, books.server, root_path="/api") as shop:
         assert await shop.post(b'{"task_id": "1"}') == 200
 
 
 async def test_a_sender_that_goes_away_is_counted() -> None:
     """A connection that ends in the middle of a body leaves nothing behind."""
-    async with service() as books, open_shop("starlette", books.server) as shop:
+    async with service() as books, open_shop(starlette, books.server) as shop:
         _, writer = await asyncio.open_connection("127.0.0.1", shop.port)
         writer.write(f"POST {shop.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc".encode())
         await writer.drain()
