@@ -2,9 +2,10 @@
 What is made of hints that a task may have ended: when to look because of one, and how seldom to look without any.
 
 A hint comes from whoever knows an address, so it decides nothing: the task is asked. What hints prove true, by
-answers, is counted: while every end was told of, turns come up to four times as far apart as without, and the first
-end that nobody told of within five seconds brings them back. A task about which hints prove false is asked
-because of them less and less often, down to once an interval.
+answers, is counted: after thirty ends in succession that were told of, turns come up to four times as far apart as
+without, and the first end that nobody told of within five seconds brings them back. After each such disappointment
+four times as many are wanted. A task about which hints prove false is asked because of them less and less often, down to
+once an interval.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from kling_async.protocol.watched import Row
 
 __all__ = ["Hints"]
 
-# Ends told of in succession before the turns are stretched most, and that most.
-_PROOF = 30
+# Ends told of in succession before the turns are stretched most: at first, and after many disappointments; and that most.
+_PROOF, _MOST_PROOF = 30, 2000
 _MOST_STRETCH = 4.0
 # Seconds in which the hint of an end may still come that an answer showed first.
 _LATE = 5.0
@@ -40,6 +41,7 @@ class Hints:
     # Ends that no hint has spoken of yet, with the time they were seen.
     _untold: dict[str, float] = field(factory=dict, init=False)
     _streak: int = field(default=0, init=False)
+    _wanted: int = field(default=_PROOF, init=False)
 
     def hear(self, task_id: str, *, out: bool) -> None:
         """Take a hint about a watched task; while a GET of it is *out*, its answer may be older than the hint."""
@@ -95,4 +97,6 @@ class Hints:
         if self._untold and now - next(iter(self._untold.values())) > _LATE:
             self._untold.clear()
             self._streak = 0
-        return 1.0 + (_MOST_STRETCH - 1.0) * min(self._streak, _PROOF) / _PROOF
+            self._wanted = min(4 * self._wanted, _MOST_PROOF)
+        beyond = max(0, self._streak - self._wanted + _PROOF)
+        return 1.0 + (_MOST_STRETCH - 1.0) * min(beyond, _PROOF) / _PROOF

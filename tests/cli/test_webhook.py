@@ -103,6 +103,15 @@ def lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.parametrize("words", [["webhook"], ["webhook", "listen"]])
+def test_the_help_shows_how(tmp_path: Path, words: list[str]) -> None:
+    """The group names its command, and the command has an example."""
+    said = call(*words, "--help", cwd=tmp_path)
+
+    assert said.code == 0
+    assert ("kling-async webhook listen --forward-to" if len(words) == 2 else "  listen ") in said.out
+
+
 def test_what_is_genuine_is_passed_on_as_it_came(tmp_path: Path, target: Target) -> None:
     """Body, headers and what stands below the address arrive unchanged, the answer comes back, and all is exit 0."""
     words = ("--forward-to", target.url, "--count", "2")

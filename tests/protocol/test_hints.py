@@ -66,6 +66,22 @@ def test_one_end_that_nobody_told_of_ends_the_trust() -> None:
     assert hints.stretch(15.1) == 1.0
 
 
+def test_trust_once_lost_takes_longer() -> None:
+    """After a disappointment four times as many ends must have been told of, but never more than 2,000."""
+    hints, wanted = _proven(_hints()), []
+
+    for moment in range(10, 100, 10):
+        hints.end("silent", float(moment))
+        assert hints.stretch(moment + 6.0) == 1.0
+        count = 0
+        while hints.stretch(moment + 6.0) < 4.0:
+            _proven(hints, 1)
+            count += 1
+        wanted.append(count)
+
+    assert wanted == [120, 480, 1920, *[2000] * 6]
+
+
 def test_a_hint_may_come_after_the_end_was_seen() -> None:
     """A turn that was quicker than the callback is no sign against callbacks."""
     hints = _proven(_hints())
