@@ -60,7 +60,7 @@ async def test_the_vendors_callback_makes_the_poller_look_once() -> None:
         books.ended = True
 
         status = await shop.post(VECTOR, HEADERS)
-        done = await handle.wait(10)
+        done = await handle.wait(30)
 
     assert status == 200
     assert (done.task_id, books.looks) == ("1234567890", 1)
@@ -123,7 +123,7 @@ async def test_what_is_believed_is_what_the_task_says(faults: str, posts: int) -
         async with open_shop(emulator, webhook_secret=SECRET, min_poll_interval=0.05) as shop:
             handle = await shop.kling.images.multi_image.create(job())
             seen = [step.status.value async for step in handle.events()]
-            done = await handle.wait(10)
+            done = await handle.wait(30)
             await until(lambda: len(emulator.callbacks) >= posts)
 
     ranks = ["submitted", "processing", "succeed"]
@@ -278,13 +278,13 @@ async def test_with_a_secret_any_path_below_the_mount_is_heeded() -> None:
 
 
 async def test_a_flood_about_one_task_is_no_flood_of_requests() -> None:
-    """Two thousand false claims about a running task cause a handful of requests."""
+    """Six hundred false claims about a running task cause a handful of requests."""
     async with service() as books, open_shop(books.server, min_poll_interval=0.5) as shop:
         await shop.make()
         body = said(books.task_id)
         began = asyncio.get_running_loop().time()
 
-        for _ in range(20):
+        for _ in range(6):
             await asyncio.gather(*(shop.post(body) for _ in range(100)))
         seconds = asyncio.get_running_loop().time() - began
 
@@ -426,7 +426,7 @@ async def test_with_callbacks_a_batch_needs_one_look_a_task() -> None:
     """Every end is told of, so hardly anything else is asked; a batch's creates name the address too."""
     settings: dict[str, Any] = {"speed": 50, "task_seconds": 50.0, "paint": "stamp", "webhook_secret": SECRET}
     async with Emulator(**settings) as emulator:
-        async with open_shop(emulator, webhook_secret=SECRET, min_poll_interval=5.0) as shop:
+        async with open_shop(emulator, webhook_secret=SECRET, min_poll_interval=20.0) as shop:
             outcomes: list[Outcome] = []
             await collect(shop.kling.batch([job(key=f"k-{number}") for number in range(18)]), outcomes)
             routes = [record.route for record in emulator.requests]
@@ -444,7 +444,7 @@ async def test_a_callback_may_come_before_the_create_is_answered() -> None:
         books.ended = True
         posts.append(await shop.post(said(books.task_id)))
         handle = await shop.kling.images.multi_image.create(job())
-        done = await handle.wait(10)
+        done = await handle.wait(30)
 
     assert posts == [200]
     assert done.status.value == "succeed"
@@ -458,7 +458,7 @@ async def test_a_task_that_is_known_by_its_external_id_only_is_found_by_it() -> 
         books.ended = True
 
         await shop.post({"external_id": books.task_id, "status": "succeeded"})
-        done = await handle.wait(10)
+        done = await handle.wait(30)
 
     assert done.task_id == books.task_id
 
@@ -475,7 +475,7 @@ async def test_the_new_dialect_is_understood(wrapped: bool) -> None:  # noqa: FB
         inner = {"id": books.task_id, "status": "succeeded", "outputs": [], "external_id": "x"}
 
         status = await shop.post({"code": 0, "data": inner} if wrapped else inner)
-        done = await handle.wait(10)
+        done = await handle.wait(30)
 
     assert (status, done.task_id) == (200, books.task_id)
 
