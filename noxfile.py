@@ -74,6 +74,13 @@ def proofs(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST)
+def web(session: nox.Session) -> None:
+    """Test what is mounted into web frameworks, in those frameworks."""
+    session.install(".[cli,images]", *group("web"))
+    session.run("pytest", "--numprocesses=2", "tests/web", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
 def lint(session: nox.Session) -> None:
     """Check style and types."""
     session.install(".[cli,images,otel,prometheus]", *group("lint"))
