@@ -71,6 +71,7 @@ class TaskHandle:
     async def events(self) -> AsyncIterator[Task]:
         """Yield the task each time the service reports another status, until it has ended."""
         row = await self._tracked()
+        row.followed = True
         changed = asyncio.Event()
         stop = row.listen(lambda _: changed.set())
         shown: str | None = None

@@ -23,10 +23,10 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.tracked import Tracked
 from kling_async.errors import AccountError, ApiError, AuthError, KlingError, MalformedReply
-from kling_async.protocol.codec import read_glances, read_task
+from kling_async.protocol.codec import read_glances, read_task, text
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Finished, Polled
+from kling_async.protocol.events import Finished, Polled, StatusChanged
 from kling_async.protocol.flows import exchange
 from kling_async.protocol.polling import Glance, PollBook, Turn
 from kling_async.protocol.requests import find_request, list_request
@@ -49,7 +49,7 @@ _PAGES_AT_ONCE = 4
 
 @frozen
 class _Page:
-    """One list page: what it shows, and its entries by task id for those that have ended."""
+    """One list page: what it shows, and its entries by task id for those that have begun or ended."""
 
     glances: list[Glance]
     entries: dict[str, Any]
@@ -191,6 +191,7 @@ class Poller:
                 ended = self._end(desk, asked, task)
             elif asked in desk.rows:
                 desk.rows[asked].update(task)
+                self._saw_status(desk, desk.rows[asked], task.task_id, str(task.status.value))
         self._told(desk, 1, ended)
 
     async def _ask(self, desk: _Desk, asked: str) -> Task:
@@ -251,7 +252,37 @@ class Poller:
                 ended += self._end(desk, task_id, task)
             if seen.next_page is not None:
                 pages.append(seen.next_page)
+            self._look_over(desk, found)
         self._told(desk, requests, ended)
+
+    def _look_over(self, desk: _Desk, page: _Page) -> None:
+        """Take in the statuses of tasks that go on, where somebody wants to know."""
+        for glance in page.glances:
+            row = desk.rows.get(glance.task_id)
+            entry = page.entries.get(glance.task_id)
+            if row is None or entry is None or glance.ended:
+                continue
+            if row.followed:
+                row.update(read_task(entry, request_id=page.request_id))
+            self._saw_status(desk, row, glance.task_id, text(entry.get("task_status")))
+
+    def _saw_status(self, desk: _Desk, row: Tracked, task_id: str, status: str) -> None:
+        # A status never goes back (R10).
+        if (
+            self._emitter.active
+            and status != row.shown
+            and TaskStatus(status).rank >= TaskStatus(row.shown).rank
+        ):
+            row.shown = status
+            self._emitter.emit(
+                StatusChanged(
+                    account=desk.link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=task_id,
+                    status=status,
+                )
+            )
 
     async def _read_page(self, desk: _Desk, page: int, size: int) -> _Page | KlingError:
         try:

@@ -37,6 +37,9 @@ class Tracked:
     # What was last seen, and how it ended: a task, or an error after which nobody knows.
     task: Task | None = field(default=None, init=False, repr=False)
     error: KlingError | None = field(default=None, init=False, repr=False)
+    # The status that was last told, and whether somebody wants to see each.
+    shown: str = field(default="submitted", init=False, repr=False)
+    followed: bool = field(default=False, init=False, repr=False)
     _listeners: list[Listener] | None = field(default=None, init=False, repr=False)
 
     @property

@@ -282,18 +282,19 @@ def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
     return [read_task(item, request_id=request_id) for item in _entries(data, request_id)]
 
 
-_RUNNING = ("processing", "submitted")
+_FIRST_STATUS = "submitted"
+_RUNNING = ("processing", _FIRST_STATUS)
 
 
 def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], dict[str, Any]]:
     """
     Read a list page as quickly as can be, since a sweep has pages of 500 and most tasks on them still run.
 
-    Returns what the poll plan needs of each task, and by task id the entries of those that have ended, for
+    Returns what the poll plan needs of each task, and by task id the entries of those that have begun or ended, for
     `read_task()` to read where they are ours.
     """
     glances: list[Glance] = []
-    ended: dict[str, Any] = {}
+    begun: dict[str, Any] = {}
     for item in _list_of(data, request_id):
         task_id = text(item.get("task_id")) if isinstance(item, dict) else ""
         if not task_id:
@@ -301,11 +302,13 @@ def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], d
         status = item.get("task_status")
         # A glance answers for nearly all of them, ten times as fast as the enum.
         if status not in _RUNNING and TaskStatus(text(status)).ended:
-            ended[task_id] = item
+            begun[task_id] = item
             glances.append(Glance(task_id, ended=True, seconds=_seconds(item)))
         else:
+            if status != _FIRST_STATUS:
+                begun[task_id] = item
             glances.append(Glance(task_id, ended=False))
-    return glances, ended
+    return glances, begun
 
 
 def _seconds(item: Mapping[str, Any]) -> float | None:

@@ -24,6 +24,7 @@ __all__ = [
     "Refused",
     "Retried",
     "Saved",
+    "StatusChanged",
     "Submitted",
     "Waiting",
 ]
@@ -76,6 +77,14 @@ class Recovered(_JobEvent):
     """The reply to a create was lost; the task was found by its external id and was not submitted twice."""
 
     task_id: str
+
+
+@frozen(kw_only=True)
+class StatusChanged(_JobEvent):
+    """A task that goes on shows another *status* than before, in the service's word; its end is `Finished`."""
+
+    task_id: str
+    status: str
 
 
 @frozen(kw_only=True)
@@ -134,6 +143,7 @@ Event: TypeAlias = (
     | Refused
     | Retried
     | Recovered
+    | StatusChanged
     | Polled
     | Finished
     | Saved

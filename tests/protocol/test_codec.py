@@ -565,8 +565,19 @@ def test_a_code_is_a_whole_number_or_none(value: object) -> None:
 def test_a_page_passes_over_what_is_no_task() -> None:
     """Entries without an id, or that are no objects, give no glance and disturb no other."""
     glances, ended = read_glances(
-        [None, {}, {"task_status": "succeed"}, {"task_id": 7, "task_status": "queued"}]
+        [None, {}, {"task_status": "succeed"}, {"task_id": 7, "task_status": "submitted"}]
     )
 
     assert glances == [Glance("7", ended=False)]
     assert ended == {}
+
+
+@pytest.mark.parametrize("status", ["processing", "queued"])
+def test_a_sweep_shows_what_has_begun(status: str) -> None:
+    """The entry of a task that goes on under another status than its first is there to be read."""
+    data = {"task_id": "t", "task_status": status}
+
+    glances, begun = read_glances([data])
+
+    assert glances == [Glance("t", ended=False)]
+    assert begun == {"t": data}

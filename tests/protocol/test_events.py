@@ -19,6 +19,7 @@ SEEN: list[Any] = [
     events.Refused(**JOB, code=1303, pause=None),
     events.Retried(**JOB, error=TransportError("reset"), attempt=1, pause=0.5),
     events.Recovered(**JOB, task_id="77"),
+    events.StatusChanged(**JOB, task_id="77", status="processing"),
     events.Polled(account="main", requests=1, waiting=2, ended=1),
     events.Finished(**JOB, task_id="77", status="succeed", reason="", seconds=24.5, units=Decimal(32)),
     events.Saved(**JOB, task_id="77", path="out/a.png", size=1),
