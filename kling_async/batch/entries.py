@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import TypeAlias
 
+import anyio
 from attrs import define, field
 
 from kling_async.batch.manifest import BadRow, Row
@@ -15,7 +16,7 @@ from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.parts import shown_key
 from kling_async.protocol.tasks import Task
 
-__all__ = ["Entry", "Input", "entries", "external_id"]
+__all__ = ["Entry", "Input", "Reading", "entries", "external_id"]
 
 # What is left of a caller's own external id of 64 characters when the number of an attempt is added.
 _LONGEST_OWN = 60
@@ -71,6 +72,37 @@ class Entry:
         """Return how many bytes of pictures the job holds in memory."""
         sources = self.job.pictures() if self.job else ()
         return sum(len(source.data) for _, source in sources if source.data is not None)
+
+
+@define(eq=False)
+class Reading:
+    """The input while it is read; one that itself waits for something can be left, and must not hold up the end."""
+
+    _entries: AsyncGenerator[Entry, None] = field(repr=False)
+    _scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False, repr=False)
+
+    @property
+    def left(self) -> bool:
+        """Whether nothing more is read, though there may be more."""
+        return self._scope.cancel_called
+
+    async def next(self) -> Entry | None:
+        """Read an entry; None if there is none left, or nobody waits for it any more."""
+        scope = self._scope
+        with scope:
+            entry = await anext(self._entries, None)
+            if not scope.cancel_called:
+                self._scope = anyio.CancelScope()
+            return entry
+        return None
+
+    def leave(self) -> None:
+        """Read nothing more."""
+        self._scope.cancel()
+
+    async def aclose(self) -> None:
+        """Close the iterable; safe to call again."""
+        await self._entries.aclose()
 
 
 async def entries(

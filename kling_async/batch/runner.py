@@ -13,7 +13,7 @@ pay, a budget, a long outage) ends the submitting; what runs is collected, and t
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,7 +21,7 @@ from attrs import define, evolve, field
 
 from kling_async._crash import crash_point
 from kling_async.batch.counts import Counts
-from kling_async.batch.entries import Entry, Input, entries, external_id
+from kling_async.batch.entries import Entry, Input, Reading, entries, external_id
 from kling_async.batch.harvest import Crop, Harvest, failed
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outbox import Outbox
@@ -47,14 +47,12 @@ __all__ = ["Runner"]
 
 # Outcomes that may wait to be taken, and jobs whose pictures may wait to be saved, before no more input is taken.
 _BACKLOG = 64
-# Places that in-order outcomes may be ahead of the slowest job.
-_WINDOW = 1024
+_WINDOW = 1024  # places that in-order outcomes may be ahead of the slowest job
 # Workers wait at their lane, so that it can choose among jobs of different weight: with fewer to choose from a small
 # lane is filled less well. Jobs that hold their pictures in memory wait in smaller numbers.
 _MOST_WORKERS = 128
 _MOST_BYTES_WAITING = 256_000_000
-# Seconds that leaving a batch waits for creates under way.
-_GRACE = 10.0
+_GRACE = 10.0  # seconds that leaving a batch waits for creates under way
 
 
 @define(eq=False)
@@ -65,7 +63,7 @@ class Runner:
     _queries: Queries
     _options: BatchOptions
     _folder: Folder | None
-    _source: AsyncGenerator[Entry, None]
+    _source: Reading
     _rules: Rules
     outbox: Outbox
     counts: Counts
@@ -103,7 +101,7 @@ class Runner:
             queries=queries,
             options=options,
             folder=Folder.at(options.out),
-            source=entries(jobs, by_content=options.journal_path is not None),
+            source=Reading(entries(jobs, by_content=options.journal_path is not None)),
             rules=rules,
             outbox=Outbox(options.in_order),
             counts=Counts(engine, options),
@@ -180,6 +178,7 @@ class Runner:
         self.error = self.error or error
         self._stopping = True
         self._room.set()
+        self._source.leave()
 
     def cancel(self) -> None:
         """Leave at once; tasks that run at the service go on."""
@@ -221,7 +220,7 @@ class Runner:
             if self._stopping or self.counts.complete:
                 return None
             try:
-                entry = await anext(self._source, None)
+                entry = await self._source.next()
             except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything
                 # What runs is paid for, so it is collected before whoever iterates is told.
                 self.stop(error)
@@ -230,8 +229,9 @@ class Runner:
                 self._count_in()
                 crash_point("after-row")
                 return entry
-            self.counts.complete = True
-            self._take_leftovers()
+            if not self._source.left:
+                self.counts.complete = True
+                self._take_leftovers()
             return None
 
     def _count_in(self) -> None:

@@ -13,6 +13,9 @@ from kling_async.integrations.progress import HEADERS, Refusal, Streams
 
 __all__ = ["progress_app"]
 
+# Seconds between looks at whether a reader has gone.
+_LOOK = 0.5
+
 
 def progress_app(
     source: Kling | Live,
@@ -22,9 +25,10 @@ def progress_app(
     most_streams: int = 1000,
 ) -> web.Application:
     """
-    Return a sub-app that tells browsers how tasks go on: `app.add_subapp("/kling/live", progress_app(kling))`.
+    Return a sub-app that tells browsers how tasks go on.
 
-    Takes and does what `asgi.progress()` does. Streams end when the application shuts down.
+    Put it in its place with `app.add_subapp("/kling/live/", progress_app(kling))`. Takes and does what `asgi.progress()`
+    does. Streams end when the application shuts down.
     """
     watched = live(source)
     streams = Streams(watched, all_tasks=all_tasks, heartbeat=heartbeat, most_streams=most_streams)
@@ -56,5 +60,7 @@ def progress_app(
 
 
 async def _until_gone(request: web.Request, scope: anyio.CancelScope) -> None:
-    await request.wait_for_disconnection()
+    # aiohttp tells nobody, unless the whole server cancels its handlers; without a write it is seen by looking.
+    while request.transport is not None:
+        await anyio.sleep(_LOOK)
     scope.cancel()

@@ -12,13 +12,11 @@ sees to it that none is paid for twice.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -100,14 +98,15 @@ class Jobs:
     """
     Makes whatever was accepted, for as long as it is open: `async with Kling() as kling, Jobs(kling, "jobs") as jobs`.
 
-    *folder* has everything; what another process left there unfinished is taken up first. Several processes may
+    *folder* has everything, and stays where it is; what another process left there is taken up first. Several processes may
     accept into one folder: one of them makes the jobs, another takes its place when it is gone. *task_timeout*
     bounds, in seconds, each wait for a task. After a trouble that is no single job's (an account that cannot pay, an
     outage), everything waits and is tried again each *retry_after* seconds; *trouble* is that error.
     """
 
     _kling: Kling
-    folder: Path = field(converter=Path)
+    # A job is known again by the paths of its pictures, whatever folder a process was started in.
+    folder: Path = field(converter=lambda path: Path(path).absolute())
     _task_timeout: float = field(
         default=1800.0, kw_only=True, converter=lambda value: seconds("task_timeout", value)
     )
@@ -212,7 +211,7 @@ class Jobs:
                         await self._close(outcome)
             except KlingError as error:
                 self.trouble = error
-                _log.error("accepted jobs wait %g s: %s", self._retry_after, error)  # noqa: TRY400  # it is no defect
+                _log.error("accepted jobs wait %g s: %s", self._retry_after, error)  # it is no defect
             await anyio.sleep(self._retry_after)
 
     async def _feed(self) -> AsyncIterator[MultiImage]:

@@ -123,7 +123,9 @@ class Streams:
                 yield f"retry: {1000 * _RETRY}\n\n".encode()
                 while True:
                     if states := reader.take():
-                        yield b"".join(self._text(state.version, state.public(with_key=not ids)) for state in states)
+                        yield b"".join(
+                            self._text(state.version, state.public(with_key=not ids)) for state in states
+                        )
                     if reader.finished:
                         yield b"event: end\ndata: {}\n\n"
                         return
@@ -154,8 +156,9 @@ def progress(
     most_streams: int = 1000,
 ) -> ASGIApp:
     """
-    Return an ASGI app that tells browsers how tasks go on: `app.mount("/kling/live", progress(kling))`.
+    Return an ASGI app that tells browsers how tasks go on.
 
+    Put it in its place with the framework's mount, as in `app.mount("/kling/live", progress(kling))`.
     *source* is a client, or a `Jobs`. A browser asks for the tasks whose ids it knows (`?task=ID`, external id or task
     id) and is told of no others; only with *all_tasks* may it leave them out and see everything, keys included: put
     your own authentication before that. A comment every *heartbeat* seconds keeps proxies from closing. A reader too

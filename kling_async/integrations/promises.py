@@ -103,7 +103,9 @@ class Promises:
         folder = self._open / job_id
         try:
             kept = json.loads((folder / _JOB).read_bytes())
-            places = {name: place if "://" in place else folder / place for name, place in kept["pictures"].items()}
+            places = {
+                name: place if "://" in place else folder / place for name, place in kept["pictures"].items()
+            }
             scene, style = places.pop("scene_image", None), places.pop("style_image", None)
             subjects = [places[f"subject_images[{number}]"] for number in range(len(places))]
             return MultiImage(
@@ -117,7 +119,7 @@ class Promises:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, InvalidJob) as error:
-            _log.error("the accepted job in %s cannot be read: %s", folder, error)  # noqa: TRY400  # it is no defect
+            _log.error("the accepted job in %s cannot be read: %s", folder, error)  # it is no defect
             return None
 
     def end(self, job_id: str, report: Mapping[str, Any] | None) -> None:

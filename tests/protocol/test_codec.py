@@ -75,11 +75,11 @@ def test_the_seeds_list_reply(sample: Sample) -> None:
     envelope = read_envelope(sample("seed_list"))
 
     (task,) = read_tasks(envelope.data, request_id=envelope.request_id)
-    glances, ended = read_glances(envelope.data)
+    glances, begun = read_glances(envelope.data)
 
     assert task == task_in(sample("seed_single"))
     assert glances == [Glance("string", ended=False)]
-    assert ended == {}
+    assert list(begun) == ["string"]
 
 
 def test_a_failed_task_says_succeed(sample: Sample) -> None:
