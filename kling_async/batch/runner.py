@@ -93,9 +93,7 @@ class Runner:
         options: BatchOptions,
     ) -> Runner:
         """Put the runner of *jobs* together; nothing happens before `run()`."""
-        rules = evolve(
-            queries.rules, persistent=True, stall_after=options.stall_after, priority=0, party=Party()
-        )
+        rules = evolve(queries.rules, persistent=True, stall_after=options.stall_after, party=Party())
         return cls(
             engine=engine,
             queries=queries,
@@ -299,7 +297,9 @@ class Runner:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
         named = entry.whole or entry
-        order = await prepare(entry.job, entry.external_task_id, key=named.key, ledger=entry.ledger)
+        order = await prepare(
+            entry.job, entry.external_task_id, self._engine.callback_url, key=named.key, ledger=entry.ledger
+        )
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(evolve(order, veto=entry.veto), self._rules)

@@ -41,6 +41,8 @@ class Engine:
     emitter: Emitter
     poller: Poller
     journal_path: Path | None = None
+    # Where the service is to report on tasks whose jobs name no address of their own.
+    callback_url: str | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)

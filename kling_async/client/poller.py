@@ -23,6 +23,7 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.tracked import Tracked
 from kling_async.errors import AccountError, ApiError, AuthError, KlingError, MalformedReply
+from kling_async.protocol.callbacks import Recent
 from kling_async.protocol.codec import read_glances, read_task, text
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
@@ -38,6 +39,8 @@ _log = logging.getLogger("kling_async")
 
 # Times that a success without all its pictures is asked for again (faults.md T04), in steps of twice the settle time.
 _LATE_LOOKS = 3
+# Ids of tasks that a hint may name before their create is answered, so many and for so many seconds.
+_EARLY, _EARLY_SECONDS = 1_000, 60.0
 # One refusal of the credentials may be a slip of the service; this many in succession are not.
 _SHUT_OUT = 2
 
@@ -80,6 +83,7 @@ class Poller:
     # Makes the pictures of a task fetch themselves; set by the client.
     bind: Callable[[Link, str, Task], Task] = field(init=False)
     _desks: dict[tuple[str, str], _Desk] = field(factory=dict, init=False)
+    _early: Recent = field(factory=lambda: Recent(_EARLY, _EARLY_SECONDS), init=False, repr=False)
     _running: bool = field(default=False, init=False)
     _nap: asyncio.Future[None] | None = field(default=None, init=False)
     _wake_at: float = field(default=float("inf"), init=False)
@@ -90,6 +94,8 @@ class Poller:
         present = desk.rows.setdefault(row.ask_for, row)
         now = self._clock.now()
         due = desk.book.watch(row.ask_for, now, age=max(0.0, now - row.since))
+        if any(self._early.take(name, now) for name in {row.ask_for, row.external_task_id}):
+            due = desk.book.hint(row.ask_for, now) or due
         if not self._running:
             self._running = True
             self._background.spawn(self._run())
@@ -102,14 +108,17 @@ class Poller:
         desk = self._desks.get((link.name, path))
         return desk.rows.get(ask_for) if desk else None
 
-    def hint(self, task_id: str) -> bool:
-        """Have the task asked for at once; False if it is not looked after."""
-        for desk in self._desks.values():
-            due = desk.book.hint(task_id, self._clock.now())
-            if due is not None:
-                if due < self._wake_at:
-                    self._wake()
-                return True
+    def hint(self, task_id: str, external_task_id: str = "") -> bool:
+        """Have the task asked for at once; False if it is not looked after (if it is in a minute, that is remembered)."""
+        now = self._clock.now()
+        for name in filter(None, (task_id, external_task_id)):
+            for desk in self._desks.values():
+                due = desk.book.hint(name, now)
+                if due is not None:
+                    if due < self._wake_at:
+                        self._wake()
+                    return True
+            self._early.add(name, now)
         return False
 
     def heard(self, link: Link, path: str, task: Task) -> None:

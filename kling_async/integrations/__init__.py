@@ -1,1 +1,1 @@
-"""For other people's frameworks: one file each, none loaded before it is used."""
+"""Where the client meets other software: web frameworks, telemetry. One module each, imported when it is used."""

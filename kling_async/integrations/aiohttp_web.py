@@ -1,4 +1,4 @@
-"""For aiohttp.web: sub-apps that do what those of `asgi` do."""
+"""For those who serve with aiohttp.web: sub-applications that do what the apps of `asgi` do."""
 
 from __future__ import annotations
 
@@ -7,14 +7,56 @@ from contextlib import aclosing, suppress
 import anyio
 from aiohttp import web
 
+from kling_async.client.callbacks import PATIENCE, Intake
 from kling_async.client.kling import Kling
+from kling_async.integrations.asgi_progress import HEADERS, Refusal, Streams
 from kling_async.integrations.board import Live, live
-from kling_async.integrations.progress import HEADERS, Refusal, Streams
 
-__all__ = ["progress_app"]
+__all__ = ["callback_app", "progress_app"]
 
 # Seconds between looks at whether a reader has gone.
 _LOOK = 0.5
+
+
+def callback_app(kling: Kling, *, patience: float = PATIENCE) -> web.Application:
+    """
+    Return an application that takes in the callbacks of *kling*.
+
+    Add it with `add_subapp()` at the path of the client's *callback_url*. It answers 200 to what it took, also when
+    that changed nothing, and an error to everything else; nothing that arrives can raise here. A body may take
+    *patience* seconds to arrive.
+
+    Raises `ConfigError` if the client has neither a *callback_url* nor a *webhook_secret*.
+    """
+    receiver = kling.callbacks.require()
+
+    async def take(request: web.Request) -> web.Response:
+        intake = receiver.intake(request.method, request.path, request.headers.items())
+        complete = False
+        with anyio.move_on_after(patience):
+            complete = await _read(intake, request)
+        response = web.Response(status=intake.finish(complete=complete))
+        if response.status == 405:
+            response.headers["Allow"] = "POST"
+        if intake.over:
+            # What was not read is not worth waiting for.
+            response.force_close()
+        return response
+
+    app = web.Application()
+    app.router.add_route("*", "", take)
+    app.router.add_route("*", "/{below:.*}", take)
+    return app
+
+
+async def _read(intake: Intake, request: web.Request) -> bool:
+    """Read the body; False if its sender went away before its end."""
+    try:
+        while not intake.over and (piece := await request.content.readany()):
+            intake.feed(piece)
+    except (ConnectionError, web.HTTPException, web.RequestPayloadError):
+        return False
+    return True
 
 
 def progress_app(

@@ -1,7 +1,8 @@
-"""For every ASGI framework (Starlette, FastAPI, Litestar, Quart): apps to mount, in plain ASGI."""
+"""Pure ASGI apps around a client, for Starlette, FastAPI, Litestar, Quart and whatever else can mount one."""
 
 from __future__ import annotations
 
-from kling_async.integrations.progress import progress
+from kling_async.integrations.asgi_callbacks import callbacks
+from kling_async.integrations.asgi_progress import progress
 
-__all__ = ["progress"]
+__all__ = ["callbacks", "progress"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -171,14 +172,25 @@ async def test_what_makes_no_sense_is_refused(method: str, query: str, status: i
 
 
 async def test_only_http_is_answered() -> None:
-    """A lifespan or a websocket is no matter of this app, and a server is told so in the way of ASGI."""
+    """A websocket is closed, and a server that asks for a lifespan hears that all is well."""
+    sent: list[MutableMapping[str, Any]] = []
+    waiting = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        return waiting.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
     async with idle_client() as kling:
-        with pytest.raises(NotImplementedError, match="lifespan"):
-            await progress(kling)({"type": "lifespan"}, _never, _never)
+        await progress(kling)({"type": "lifespan"}, receive, send)
+        await progress(kling)({"type": "websocket"}, receive, send)
 
-
-async def _never(*_: object) -> dict[str, object]:
-    raise AssertionError("nothing is received or sent")
+    assert [message["type"] for message in sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+        "websocket.close",
+    ]
 
 
 async def test_a_closed_client_has_no_progress() -> None:

@@ -12,24 +12,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import parse_qs
 
 import anyio
 from attrs import define, field, frozen
 
 from kling_async.client.kling import Kling
+from kling_async.integrations.asgi_callbacks import App, Receive, Scope, Send, attend_lifespan
 from kling_async.integrations.board import Live, Reader, live
 from kling_async.protocol.endpoints import seconds
 
 __all__ = ["Refusal", "Streams", "progress"]
-
-_Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[_Message]]
-Send: TypeAlias = Callable[[_Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 HEADERS = {
     "Content-Type": "text/event-stream",
@@ -154,7 +150,7 @@ def progress(
     all_tasks: bool = False,
     heartbeat: float = 15.0,
     most_streams: int = 1000,
-) -> ASGIApp:
+) -> App:
     """
     Return an ASGI app that tells browsers how tasks go on.
 
@@ -166,25 +162,32 @@ def progress(
     """
     streams = Streams(live(source), all_tasks=all_tasks, heartbeat=heartbeat, most_streams=most_streams)
 
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise NotImplementedError(f"progress() answers HTTP alone, not {scope['type']}")
-        headers = dict(scope["headers"])
-        ids = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("task", [])
-        text = headers.get(b"last-event-id", b"").decode("latin-1")
-        begun = await streams.begin(scope["method"], ids, text)
-        if isinstance(begun, Refusal):
-            await _start(send, begun.status, begun.headers)
-            await send({"type": "http.response.body", "body": begun.body})
-            return
-        async with aclosing(begun), anyio.create_task_group() as group:
-            group.start_soon(_until_gone, receive, group.cancel_scope)
-            # A server may say by this that the reader has gone.
-            with suppress(OSError):
-                await _tell(send, begun)
-            group.cancel_scope.cancel()
+    # A function and no object with __call__: some frameworks look whether an app is a coroutine function.
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _answer(streams, scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await attend_lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
 
     return app
+
+
+async def _answer(streams: Streams, scope: Scope, receive: Receive, send: Send) -> None:
+    ids = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("task", [])
+    text = dict(scope["headers"]).get(b"last-event-id", b"").decode("latin-1")
+    begun = await streams.begin(scope["method"], ids, text)
+    if isinstance(begun, Refusal):
+        await _start(send, begun.status, begun.headers)
+        await send({"type": "http.response.body", "body": begun.body})
+        return
+    async with aclosing(begun), anyio.create_task_group() as group:
+        group.start_soon(_until_gone, receive, group.cancel_scope)
+        # A server may say by this that the reader has gone.
+        with suppress(OSError):
+            await _tell(send, begun)
+        group.cancel_scope.cancel()
 
 
 async def _tell(send: Send, pieces: AsyncIterator[bytes]) -> None:
