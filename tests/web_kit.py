@@ -1,15 +1,70 @@
-"""What the tests of web apps share: streams of server-sent events, read over ASGI or a socket."""
+"""What the tests of web apps share: servers in processes of their own, and streams of server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from attrs import define, field, frozen
 
-__all__ = ["Asgi", "Sent", "events"]
+__all__ = ["EXAMPLES", "Asgi", "Sent", "events", "free_port", "path_with", "served"]
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def path_with(folder: Path) -> dict[str, str]:
+    """Return the environment in which Python also imports from *folder*."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
+
+
+@contextmanager
+def served(
+    command: Sequence[str], port: int, *, folder: Path, env: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server with Python in a process of its own, in *folder*, until it is left; yields when *port* answers."""
+    words = [sys.executable, *command]
+    with (
+        (folder / "server.log").open("ab") as log,
+        subprocess.Popen(words, cwd=folder, env={**os.environ, **env}, stdout=log, stderr=log) as process,
+    ):
+        try:
+            _wait_for(process, port, folder / "server.log")
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"the server did not come up:\n{log.read_text(encoding='utf-8')}")
 
 
 @frozen(kw_only=True)

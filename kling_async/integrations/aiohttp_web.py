@@ -103,6 +103,6 @@ def progress_app(
 
 async def _until_gone(request: web.Request, scope: anyio.CancelScope) -> None:
     # aiohttp tells nobody, unless the whole server cancels its handlers; without a write it is seen by looking.
-    while request.transport is not None:
+    while request.transport is not None:  # noqa: ASYNC110  # no event is set anywhere
         await anyio.sleep(_LOOK)
     scope.cancel()

@@ -90,7 +90,9 @@ async def test_what_breaks_a_rule_is_no_promise(tmp_path: Path) -> None:
         async with Jobs(kling, tmp_path) as jobs:
             with pytest.raises(InvalidJob, match="at least 300 px"):
                 await jobs.accept(job(subject_images=[png(width=100)]))
-            kept = [*(tmp_path / "open").iterdir(), *tmp_path.glob("*.new")]
+            kept = await anyio.to_thread.run_sync(
+                lambda: [*(tmp_path / "open").iterdir(), *tmp_path.glob("*.new")]
+            )
 
     assert kept == []
 

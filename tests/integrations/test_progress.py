@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 import aiohttp
@@ -310,7 +311,7 @@ async def test_many_tasks_come_in_pieces() -> None:
             pieces.append([found.external_task_id for found in piece])
 
     assert max(map(len, pieces)) < 100
-    assert sum(pieces, []) == [f"ka-{number}" for number in range(1_000)]
+    assert list(chain.from_iterable(pieces)) == [f"ka-{number}" for number in range(1_000)]
 
 
 async def test_silence_is_filled() -> None:
@@ -343,7 +344,7 @@ async def test_a_server_may_say_by_an_error_that_a_reader_has_gone() -> None:
     """An `OSError` from `send` ends the stream without a word."""
     async with leaves_nothing(), idle_client() as kling:
 
-        async def send(message: object) -> None:
+        async def send(_: object) -> None:
             raise ConnectionResetError
 
         async def receive() -> dict[str, object]:
