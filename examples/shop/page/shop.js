@@ -151,7 +151,7 @@ drop.addEventListener("drop", (event) => {
 });
 form.photo.addEventListener("change", preview);
 form.querySelectorAll("[name=sample]").forEach((one) =>
-  one.addEventListener("change", () => {
+  one.addEventListener("click", () => {
     form.photo.value = "";
     preview();
   }),
