@@ -57,11 +57,15 @@ def order(browser: Chrome, photo: Path | None = None, scene: str = "meadow", sty
 
 def wait_for(browser: Chrome, card: WebElement, status: str) -> None:
     """Wait until *card* shows *status*, and its pictures are there if it has any."""
-    WebDriverWait(browser, 60, poll_frequency=0.05).until(lambda _: card.get_attribute("data-status") == status)
+    WebDriverWait(browser, 60, poll_frequency=0.05).until(
+        lambda _: card.get_attribute("data-status") == status
+    )
     WebDriverWait(browser, 30).until(lambda page: page.execute_script(_ALL_SHOWN))
 
 
-_ALL_SHOWN = "return [...document.images].every((one) => one.hidden || (one.complete && one.naturalWidth > 0))"
+_ALL_SHOWN = (
+    "return [...document.images].every((one) => one.hidden || (one.complete && one.naturalWidth > 0))"
+)
 # Keeps every status that the newest card has shown.
 _WATCH = """
     window.seen = [];
@@ -120,7 +124,9 @@ def test_a_server_that_comes_back(browser: Chrome, emulator: RunningEmulator, tm
     assert tasks == [1]
 
 
-def test_what_is_refused_is_said(browser: Chrome, shoot: Shoot, emulator: RunningEmulator, tmp_path: Path) -> None:
+def test_what_is_refused_is_said(
+    browser: Chrome, shoot: Shoot, emulator: RunningEmulator, tmp_path: Path
+) -> None:
     """A file that is no picture is refused with a reason on the page, and a failed task shows why it failed."""
     wrong = tmp_path / "notes.png"
     wrong.write_text("no picture", encoding="utf-8")

@@ -21,11 +21,11 @@ from kling_async.protocol.codec import (
     code_of,
     number,
     read_envelope,
-    read_glances,
     read_task,
     read_tasks,
     text,
 )
+from kling_async.protocol.pages import read_glances
 from kling_async.protocol.polling import Glance
 from kling_async.protocol.tasks import Task, TaskStatus
 
@@ -75,11 +75,11 @@ def test_the_seeds_list_reply(sample: Sample) -> None:
     envelope = read_envelope(sample("seed_list"))
 
     (task,) = read_tasks(envelope.data, request_id=envelope.request_id)
-    glances, begun = read_glances(envelope.data)
+    glances, ended = read_glances(envelope.data)
 
     assert task == task_in(sample("seed_single"))
-    assert glances == [Glance("string", ended=False)]
-    assert list(begun) == ["string"]
+    assert glances == [Glance("string", ended=False, status="string")]
+    assert ended == {}
 
 
 def test_a_failed_task_says_succeed(sample: Sample) -> None:
@@ -565,19 +565,8 @@ def test_a_code_is_a_whole_number_or_none(value: object) -> None:
 def test_a_page_passes_over_what_is_no_task() -> None:
     """Entries without an id, or that are no objects, give no glance and disturb no other."""
     glances, ended = read_glances(
-        [None, {}, {"task_status": "succeed"}, {"task_id": 7, "task_status": "submitted"}]
+        [None, {}, {"task_status": "succeed"}, {"task_id": 7, "task_status": "queued"}]
     )
 
-    assert glances == [Glance("7", ended=False)]
+    assert glances == [Glance("7", ended=False, status="queued")]
     assert ended == {}
-
-
-@pytest.mark.parametrize("status", ["processing", "queued"])
-def test_a_sweep_shows_what_has_begun(status: str) -> None:
-    """The entry of a task that goes on under another status than its first is there to be read."""
-    data = {"task_id": "t", "task_status": status}
-
-    glances, begun = read_glances([data])
-
-    assert glances == [Glance("t", ended=False)]
-    assert begun == {"t": data}
