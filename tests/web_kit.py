@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -76,7 +76,7 @@ class Sent:
     event_id: str = ""
 
 
-async def events(lines: AsyncIterator[bytes]) -> AsyncIterator[Sent]:
+async def events(lines: AsyncIterable[bytes]) -> AsyncIterator[Sent]:
     """Parse a stream of server-sent events, as a browser does."""
     fields: dict[str, str] = {}
     async for raw in lines:

@@ -69,9 +69,12 @@ class Streams:
 
     live: Live
     all_tasks: bool
-    heartbeat: float = field(converter=lambda value: seconds("heartbeat", value))
+    heartbeat: float
     most_streams: int
     _open: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        seconds("heartbeat", self.heartbeat)
 
     @property
     def open(self) -> int:

@@ -17,13 +17,14 @@ import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 import anyio.to_thread
-from attrs import define, evolve, field, frozen
+from attrs import Attribute, define, evolve, field, frozen
 
 from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
 from kling_async.batch.sinks import describe_error
@@ -93,6 +94,14 @@ class JobReport:
         )
 
 
+def _absolute(path: str | PathLike[str]) -> Path:
+    return Path(path).absolute()
+
+
+def _seconds(_: object, attribute: Attribute[float], value: float) -> None:
+    seconds(attribute.name.lstrip("_"), value)
+
+
 @define(eq=False)
 class Jobs:
     """
@@ -106,13 +115,9 @@ class Jobs:
 
     _kling: Kling
     # A job is known again by the paths of its pictures, whatever folder a process was started in.
-    folder: Path = field(converter=lambda path: Path(path).absolute())
-    _task_timeout: float = field(
-        default=1800.0, kw_only=True, converter=lambda value: seconds("task_timeout", value)
-    )
-    _retry_after: float = field(
-        default=10.0, kw_only=True, converter=lambda value: seconds("retry_after", value)
-    )
+    folder: Path = field(converter=_absolute)
+    _task_timeout: float = field(default=1800.0, kw_only=True, validator=_seconds)
+    _retry_after: float = field(default=10.0, kw_only=True, validator=_seconds)
     board: Board = field(factory=Board, init=False, repr=False)
     trouble: KlingError | None = field(default=None, init=False)
     _promises: Promises = field(init=False, repr=False)
@@ -233,20 +238,15 @@ class Jobs:
                 return
 
     async def _close(self, outcome: Outcome) -> None:
-        report: dict[str, Any] | None
-        match outcome:
-            case Succeeded(key=job_id):
-                files = [file.relative_to(self.folder).as_posix() for file in outcome.files]
-                report = {"status": "succeeded", "task_id": outcome.task.task_id, "files": files}
-            case Failed(key=job_id, error=error):
-                if isinstance(error, _PASSING):
-                    _log.warning("job %s stays open: %s", job_id, error)
-                    self._leftover = True
-                    return
-                task_id = outcome.task.task_id if outcome.task else ""
-                report = {"status": "failed", "task_id": task_id, "error": describe_error(error)}
-            case Skipped(key=job_id):
-                report = await anyio.to_thread.run_sync(self._promises.earlier, job_id)
+        job_id = outcome.key
+        if isinstance(outcome, Failed) and isinstance(outcome.error, _PASSING):
+            _log.warning("job %s stays open: %s", job_id, outcome.error)
+            self._leftover = True
+            return
+        if isinstance(outcome, Skipped):
+            report = await anyio.to_thread.run_sync(self._promises.earlier, job_id)
+        else:
+            report = _report(outcome, self.folder)
         await anyio.to_thread.run_sync(self._promises.end, job_id, report)
         self._taken.discard(job_id)
         found = await self.find(job_id)
@@ -262,3 +262,11 @@ class Jobs:
                 return  # told when it is written down
             state = evolve(state, status="saving", ended=False)
         self.board.post(evolve(state, external_task_id=state.key, key="", reason=""))
+
+
+def _report(outcome: Succeeded | Failed, folder: Path) -> dict[str, Any]:
+    if isinstance(outcome, Failed):
+        task_id = outcome.task.task_id if outcome.task else ""
+        return {"status": "failed", "task_id": task_id, "error": describe_error(outcome.error)}
+    files = [file.relative_to(folder).as_posix() for file in outcome.files]
+    return {"status": "succeeded", "task_id": outcome.task.task_id, "files": files}

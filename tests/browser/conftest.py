@@ -58,7 +58,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def _log_of(driver: webdriver.Chrome) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = driver.get_log("browser")
+    lines: list[dict[str, Any]] = driver.get_log("browser")  # type: ignore[no-untyped-call]  # selenium's own
     return lines
 
 

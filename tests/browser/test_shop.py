@@ -130,7 +130,7 @@ def test_what_is_refused_is_said(
     """A file that is no picture is refused with a reason on the page, and a failed task shows why it failed."""
     wrong = tmp_path / "notes.png"
     wrong.write_text("no picture", encoding="utf-8")
-    emulator.faults = "fail-task:100%"  # type: ignore[assignment]  # the setter takes more than the getter gives
+    emulator.faults = "fail-task:100%"
     port = free_port()
     with shop(emulator, tmp_path, port):
         browser.get(f"http://127.0.0.1:{port}/")

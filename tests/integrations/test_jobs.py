@@ -194,7 +194,7 @@ async def test_trouble_of_the_account_only_delays(tmp_path: Path) -> None:
         await until(lambda: jobs.trouble)
         trouble = jobs.trouble
         second = await jobs.accept(job())
-        emulator.faults = []  # type: ignore[assignment]  # the setter takes more than the getter gives
+        emulator.faults = []
         reports = await ended(jobs, first.job_id, second.job_id)
 
     assert "1102" in str(trouble)
@@ -215,7 +215,7 @@ async def test_a_picture_that_cannot_be_fetched_now_is_fetched_later(tmp_path: P
             accepted = await jobs.accept(job())
             await until(lambda: jobs._leftover)
             open_still = await jobs.find(accepted.job_id)
-            emulator.faults = []  # type: ignore[assignment]  # the setter takes more than the getter gives
+            emulator.faults = []
         async with Jobs(kling, tmp_path) as jobs:
             (report,) = await ended(jobs, accepted.job_id)
 

@@ -112,10 +112,11 @@ async def test_a_wait_for_slots_is_told() -> None:
         waiting = asyncio.ensure_future(kling.images.multi_image.create(job(external_task_id="order-2")))
         await until(lambda: board_of(kling).find("order-2"))
         async with Asgi(app, "task=order-2") as call:
-            told = [await anext(call.events()), await anext(call.events())]
+            stream = call.events()
+            told = [await anext(stream), await anext(stream)]
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await waiting
+            _ = await waiting
 
     assert told[1].data == {"id": "order-2", "task_id": "", "status": "waiting", "ended": False}
 
