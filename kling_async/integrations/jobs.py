@@ -196,6 +196,19 @@ class Jobs:
             return JobReport(job_id=job_id)
         return JobReport(job_id=job_id, status=state.status, task_id=state.task_id)
 
+    async def wait(self, job_id: str) -> JobReport | None:
+        """Wait until a job has ended and return its report; None if there is no such job."""
+        with self.board.follow([job_id]) as reader:
+            while True:
+                # Taken before it is looked at, or what happens in between would go unheard.
+                reader.take()
+                report = await self.find(job_id)
+                if report is None or report.ended:
+                    return report
+                # What another process makes is not told here, but lies on the disk.
+                with anyio.move_on_after(_LOOK_AROUND):
+                    await reader.changed()
+
     async def recall(self, name: str) -> TaskState | None:
         """Return the state of a job that is not on the board, for `progress()`."""
         report = await self.find(name)

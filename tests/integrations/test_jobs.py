@@ -28,15 +28,8 @@ pytestmark = pytest.mark.anyio
 
 async def ended(jobs: Jobs, *job_ids: str) -> list[JobReport]:
     """Wait until these jobs have ended and return their reports."""
-    with jobs.board.follow(job_ids) as reader:
-        while True:
-            reports = [await jobs.find(job_id) for job_id in job_ids]
-            whole = [report for report in reports if report is not None and report.ended]
-            if len(whole) == len(job_ids):
-                return whole
-            reader.take()
-            with anyio.move_on_after(0.2):
-                await reader.changed()
+    reports = [await jobs.wait(job_id) for job_id in job_ids]
+    return [report for report in reports if report is not None]
 
 
 async def test_a_job_is_made_and_found(tmp_path: Path) -> None:
@@ -138,7 +131,9 @@ async def test_an_unknown_name_is_nobody(name: str, tmp_path: Path) -> None:
     """What is no accepted job has no report, also if it looks like a path."""
     async with Emulator(speed="instant") as emulator, client(emulator) as kling:
         async with Jobs(kling, tmp_path) as jobs:
-            assert await jobs.find(name) is None
+            found = (await jobs.find(name), await jobs.wait(name), await jobs.recall(name))
+
+    assert found == (None, None, None)
 
 
 async def test_pictures_are_kept_as_they_were(tmp_path: Path) -> None:
