@@ -110,8 +110,8 @@ def examples(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST)
 def web(session: nox.Session) -> None:
-    """Serve the shops and the programs of the documentation with their web frameworks, and drive them."""
-    session.install(".[images]", *group("web"))
+    """Serve what is mounted, the shops and the programs of the documentation with their web frameworks, and drive them."""
+    session.install(".[cli,images]", *group("web"))
     session.run(*PYTEST, "tests/web", *session.posargs, env=INSTALLED)
 
 

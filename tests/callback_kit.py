@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from attrs import define, field
-from socket_kit import PATH, Plain, answer, client, task
+from socket_kit import PATH, Plain, answer, client, job, task
 from yarl import URL
 
 from kling_async import Kling
@@ -89,6 +89,11 @@ class Shop:
             await reply.read()
             return reply.status
 
+    async def make(self, **fields: Any) -> str:
+        """Create a task that nobody waits for, and return its id."""
+        handle = await self.kling.images.multi_image.create(job(**fields))
+        return handle.task_id
+
     async def say(self, raw: bytes) -> int:
         """Send *raw* as it is on a connection of its own and return the status of the answer."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -120,7 +125,7 @@ def signed(
 @asynccontextmanager
 async def serving(app: web.Application, sock: socket.socket) -> AsyncIterator[None]:
     """Serve *app* on *sock*."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.SockSite(runner, sock).start()

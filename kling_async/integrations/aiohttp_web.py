@@ -38,9 +38,11 @@ def callback_app(kling: Kling, *, patience: float = PATIENCE) -> web.Application
         response = web.Response(status=intake.finish(complete=complete))
         if response.status == 405:
             response.headers["Allow"] = "POST"
-        if intake.over:
-            # What was not read is not worth waiting for.
-            response.force_close()
+        if not complete and request.transport is not None:
+            # Otherwise the server goes on reading for ten seconds, as it should where only the answer came early.
+            await response.prepare(request)
+            await response.write_eof()
+            request.transport.close()
         return response
 
     app = web.Application()

@@ -9,9 +9,12 @@ because of them less and less often, down to once an interval.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import define, field
 
 from kling_async.protocol.pace import Bucket
+from kling_async.protocol.watched import Row
 
 __all__ = ["Hints"]
 
@@ -53,6 +56,13 @@ class Hints:
         """Say when a task that was last *asked* about then may be asked because of a hint."""
         doubt: float = 2.0 ** min(self._denied.get(task_id, 0), 30)
         return asked + min(self.spacing * doubt, max(self.spacing, interval))
+
+    def choose(self, hinted: Iterable[Row], now: float, interval: float) -> tuple[list[Row], list[Row]]:
+        """Choose of the *hinted* rows those to ask now, and those that would be too many."""
+        free = self.budget.refill(now)
+        ripe = [row for row in hinted if now >= self.ripe(row.task_id, row.asked, interval)]
+        self.budget.take(len(ripe[:free]))
+        return ripe[:free], ripe[free:]
 
     def deny(self, task_id: str) -> None:
         """Learn from the answer to its GET that a task still runs."""

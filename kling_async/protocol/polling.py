@@ -307,12 +307,10 @@ class PollBook:
         return tuple(pages)
 
     def _take_hinted(self, now: float) -> list[str]:
-        free = self._hints.budget.refill(now)
-        ripe = [row for row in self._board.hinted.values() if now >= self._ripe(row)]
-        self._hints.budget.take(len(ripe[:free]))
-        for row in ripe[free:]:
-            self._board.move(row, self._board.ready)  # too many at once are cheaper in a page
-        return self._send(ripe[:free], now)
+        ripe, too_many = self._hints.choose(self._board.hinted.values(), now, self.interval)
+        for row in too_many:
+            self._board.move(row, self._board.ready)  # they are cheaper in a page
+        return self._send(ripe, now)
 
     def _take_queue(self, now: float) -> list[str]:
         free = self._gets.refill(now)
