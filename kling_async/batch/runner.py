@@ -296,16 +296,9 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-<<<<<<< HEAD
-        key = (entry.whole or entry).key
-        name, page, veto = entry.external_task_id, entry.ledger, entry.veto
-        address = self._engine.callback_url
-        order = await prepare(entry.job, name, address, key=key, ledger=page, veto=veto)
-=======
         key, url = (entry.whole or entry).key, self._engine.callback_url
         name, page, veto = entry.external_task_id, entry.ledger, entry.veto
         order = await prepare(entry.job, name, url, key=key, ledger=page, veto=veto)
->>>>>>> callbacks
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(order, self._rules)
