@@ -77,7 +77,8 @@ async def _serve(handler: Any) -> dict[str, float]:
         told, _ = await process.communicate()
     late = lag.stop()
     await runner.cleanup()
-    return found | late | json.loads(told)
+    heard: dict[str, float] = json.loads(told)
+    return found | late | heard
 
 
 # The visitors, in a process of their own.

@@ -222,18 +222,30 @@ class Jobs:
             self._arrived.clear()
             self._leftover = False
             try:
-                batch = self._kling.batch(self._feed(), out=self.folder, task_timeout=self._task_timeout)
-                async with batch:
-                    async for outcome in batch:
-                        self.trouble = None
-                        await self._close(outcome)
+                await self._make()
             except KlingError as error:
-                self.trouble = error
-                _log.error("accepted jobs wait %g s: %s", self._retry_after, error)  # it is no defect
+                self._heed(error)
+            except OSError as error:
+                self._heed(JournalError(f"{self.folder} cannot be used ({error.strerror}); check the disk"))
             await anyio.sleep(self._retry_after)
+
+    async def _make(self) -> None:
+        batch = self._kling.batch(self._feed(), out=self.folder, task_timeout=self._task_timeout)
+        async with batch:
+            async for outcome in batch:
+                self.trouble = None
+                await self._close(outcome)
+
+    def _heed(self, error: KlingError) -> None:
+        # It comes again and again while it lasts.
+        level = logging.DEBUG if str(error) == str(self.trouble) else logging.ERROR
+        _log.log(level, "accepted jobs wait: %s", error)
+        self.trouble = error
 
     async def _feed(self) -> AsyncIterator[MultiImage]:
         """Yield what is open, oldest first, then what comes; end when something must be taken up again."""
+        if isinstance(self.trouble, JournalError):
+            self.trouble = None  # the journal is ours, or whole, again
         while True:
             self._news.clear()
             for job_id in await anyio.to_thread.run_sync(self._promises.open):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from textwrap import dedent
 
@@ -198,26 +199,57 @@ async def test_trouble_of_the_account_only_delays(tmp_path: Path) -> None:
     assert emulator.accepted(first.job_id) == 1
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let who has nothing to do look around at once, instead of after some seconds."""
+    monkeypatch.setattr("kling_async.integrations.jobs._LOOK_AROUND", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_picture_that_cannot_be_fetched_now_is_fetched_later(tmp_path: Path) -> None:
     """A broken download leaves the job open; it is taken up again without a second task."""
-    faults = [Fault(action="expired-link", times=12)]
+    faults = [Fault(action="expired-link")]
 
     async with (
         Emulator(speed="instant", paint="stamp", faults=faults) as emulator,
         client(emulator) as kling,
+        Jobs(kling, tmp_path, retry_after=0.05) as jobs,
     ):
-        async with Jobs(kling, tmp_path) as jobs:
-            accepted = await jobs.accept(job())
-            await until(lambda: jobs._leftover)
-            open_still = await jobs.find(accepted.job_id)
-            emulator.faults = []
-        async with Jobs(kling, tmp_path) as jobs:
-            (report,) = await ended(jobs, accepted.job_id)
+        accepted = await jobs.accept(job())
+        await until(lambda: jobs._leftover)
+        open_still = await jobs.find(accepted.job_id)
+        emulator.faults = []
+        (report,) = await ended(jobs, accepted.job_id)
 
     assert open_still is not None
     assert not open_still.ended
     assert len(report.pictures) == 1
     assert emulator.accepted(accepted.job_id) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_several_processes_share_a_folder(tmp_path: Path) -> None:
+    """What one accepts that is not at work, the one at work makes; when that one is gone the other takes its place."""
+    async with (
+        Emulator(speed="instant", paint="stamp") as emulator,
+        client(emulator) as first,
+        client(emulator) as second,
+    ):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(Jobs(first, tmp_path))
+            await until((tmp_path / "journal.db").exists)
+            async with Jobs(second, tmp_path, retry_after=0.05) as idle:
+                await until(lambda: idle.trouble)
+                trouble = idle.trouble
+                early = await idle.accept(job())
+                reports = await ended(idle, early.job_id)
+                await stack.aclose()
+                late = await idle.accept(job())
+                reports += await ended(idle, late.job_id)
+
+    assert isinstance(trouble, JournalError)
+    assert [report.status for report in reports] == ["succeeded", "succeeded"]
+    assert len(emulator.tasks) == 2
 
 
 async def test_what_another_process_left_is_taken_up(tmp_path: Path) -> None:
@@ -260,6 +292,26 @@ async def test_a_full_disk_is_said(tmp_path: Path) -> None:
             await anyio.to_thread.run_sync(lambda: (tmp_path / "jobs").rename(tmp_path / "gone"))
             with pytest.raises(JournalError, match="could not be written"):
                 await jobs.accept(job())
+
+
+async def test_a_report_that_cannot_be_written_comes_later(tmp_path: Path) -> None:
+    """Where a disk fails under a report, the job stays open, the trouble is said, and then the report is written."""
+    async with (
+        Emulator(speed=1, task_seconds=0.3, paint="stamp") as emulator,
+        client(emulator) as kling,
+        Jobs(kling, tmp_path, retry_after=0.05) as jobs,
+    ):
+        accepted = await jobs.accept(job())
+        await until(lambda: emulator.tasks)
+        ended_folder = tmp_path / "ended"
+        await anyio.to_thread.run_sync(ended_folder.rmdir)
+        await until(lambda: jobs.trouble)
+        trouble = jobs.trouble
+        await anyio.to_thread.run_sync(ended_folder.mkdir)
+        (report,) = await ended(jobs, accepted.job_id)
+
+    assert "cannot be used" in str(trouble)
+    assert (report.status, len(report.pictures), len(emulator.tasks)) == ("succeeded", 1, 1)
 
 
 async def test_a_closed_client_makes_no_jobs(tmp_path: Path) -> None:
