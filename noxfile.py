@@ -74,13 +74,6 @@ def proofs(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST)
-def web(session: nox.Session) -> None:
-    """Test what is mounted into web frameworks, in those frameworks."""
-    session.install(".[cli,images]", *group("web"))
-    session.run("pytest", "--numprocesses=2", "tests/web", *session.posargs, env=INSTALLED)
-
-
-@nox.session(python=LOWEST)
 def lint(session: nox.Session) -> None:
     """Check style and types."""
     session.install(".[cli,images,otel,prometheus]", *group("lint"))
@@ -119,6 +112,20 @@ def examples(session: nox.Session) -> None:
     session.install(".", *group("test"))
     files = ("tests/test_examples.py", "tests/test_docs.py", "--deselect", WITH_EXTRAS)
     session.run(*PYTEST, *files, *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def web(session: nox.Session) -> None:
+    """Serve what is mounted, the shops and the programs of the documentation with their web frameworks, and drive them."""
+    session.install(".[cli,images]", *group("web"))
+    session.run(*PYTEST, "tests/web", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def browser(session: nox.Session) -> None:
+    """Look at pages with a real browser; needs Debian's chromium and chromium-driver."""
+    session.install(".[images]", *group("browser"))
+    session.run(*PYTEST, "tests/browser", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)

@@ -50,13 +50,11 @@ __all__ = ["Runner"]
 
 # Outcomes that may wait to be taken, and jobs whose pictures may wait to be saved, before no more input is taken.
 _BACKLOG = 64
-# Places that in-order outcomes may be ahead of the slowest job.
-_WINDOW = 1024
+_WINDOW = 1024  # places that in-order outcomes may be ahead of the slowest job
 # Workers wait at their lane, which fills less well with fewer to choose from; with pictures in memory fewer wait.
 _MOST_WORKERS = 128
 _MOST_BYTES_WAITING = 256_000_000
-# Seconds that leaving a batch waits for creates under way.
-_GRACE = 10.0
+_GRACE = 10.0  # seconds that leaving a batch waits for creates under way
 
 
 @define(eq=False)

@@ -27,7 +27,7 @@ from kling_async.protocol.callbacks import Recent
 from kling_async.protocol.codec import read_task
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Detached, Finished, Polled, Resumed
+from kling_async.protocol.events import Detached, Finished, Polled, Resumed, StatusChanged
 from kling_async.protocol.flows import exchange, read_with
 from kling_async.protocol.pages import Page, read_page
 from kling_async.protocol.polling import PollBook, Turn
@@ -204,6 +204,7 @@ class Poller:
                 ended = self._end(desk, asked, task)
             elif asked in desk.rows:
                 desk.rows[asked].update(task)
+                self._saw_status(desk, asked, task.task_id, str(task.status.value))
         self._told(desk, 1, ended)
 
     async def _ask(self, desk: _Desk, asked: str) -> Task:
@@ -279,7 +280,30 @@ class Poller:
                 ended += self._end(desk, task_id, task)
             if seen.next_page is not None:
                 pages.append(seen.next_page)
+            if self._emitter.active:
+                for glance in found.glances:
+                    if glance.task_id in desk.rows and not glance.ended:
+                        self._saw_status(desk, glance.task_id, glance.task_id, glance.status)
         self._told(desk, requests, ended)
+
+    def _saw_status(self, desk: _Desk, asked: str, task_id: str, status: str) -> None:
+        row = desk.rows[asked]
+        # A status never goes back (R10).
+        if (
+            self._emitter.active
+            and status != row.shown
+            and TaskStatus(status).rank >= TaskStatus(row.shown).rank
+        ):
+            row.shown = status
+            self._emitter.emit(
+                StatusChanged(
+                    account=desk.link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=task_id,
+                    status=status,
+                )
+            )
 
     async def _read_page(self, desk: _Desk, page: int, size: int) -> Page | KlingError:
         try:

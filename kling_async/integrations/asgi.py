@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from kling_async.integrations.asgi_callbacks import callbacks
+from kling_async.integrations.asgi_progress import progress
 
-__all__ = ["callbacks"]
+__all__ = ["callbacks", "progress"]

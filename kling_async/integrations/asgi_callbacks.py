@@ -10,7 +10,7 @@ import anyio
 from kling_async.client.callbacks import PATIENCE, Intake
 from kling_async.client.kling import Kling
 
-__all__ = ["App", "Message", "Receive", "Scope", "Send", "callbacks"]
+__all__ = ["App", "Message", "Receive", "Scope", "Send", "attend_lifespan", "callbacks"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -37,7 +37,7 @@ def callbacks(kling: Kling, *, patience: float = PATIENCE) -> App:
             intake = receiver.intake(scope["method"], scope["path"], scope["headers"])
             await _answer(intake, patience, receive, send)
         elif scope["type"] == "lifespan":
-            await _live(receive, send)
+            await attend_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
@@ -68,7 +68,8 @@ async def _read(intake: Intake, receive: Receive) -> bool:
     return True
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def attend_lifespan(receive: Receive, send: Send) -> None:
+    """Say that all is well, for as long as the server runs."""
     # The client has an owner that opens and closes it; servers and dispatchers only want to hear that all is well.
     while True:
         message = await receive()
