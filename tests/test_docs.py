@@ -28,6 +28,8 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # With "images" behind the language, a block needs that extra, and is left out where the core is tested alone.
 _BLOCK = re.compile(r"^```python( images)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _HAS_IMAGES = find_spec("PIL") is not None
+# Whole programs, one a page; tests/web runs them behind their servers.
+PROGRAMS = [page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs" / "frameworks").glob("*.md"))]
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -73,7 +75,7 @@ def test_readme_has_a_program_by_line_thirty() -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
 
 
-@pytest.mark.parametrize("page", NAMES)
+@pytest.mark.parametrize("page", NAMES + PROGRAMS)
 def test_links_lead_somewhere(page: str) -> None:
     """Every relative link and picture of a page is a file of the project."""
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from kling_async.errors import RequestTimeout
+from kling_async.protocol.auth import Sealed
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.requests import create_request
@@ -52,7 +53,7 @@ async def send(url: str, data: bytes, timeouts: Timeouts) -> RequestTimeout:
     session = Session(Connection(base_url=url, trust_env=False))
     try:
         with pytest.raises(RequestTimeout) as caught:
-            await session.send(request, "token", timeouts)
+            await session.send(request, Sealed("token"), timeouts)
     finally:
         await session.aclose()
     assert caught.value.sent
