@@ -34,6 +34,7 @@ from kling_async.protocol.lifecycle import LIVE, JobRecord, JobState
 from kling_async.protocol.naming import folded
 from kling_async.protocol.parts import Made, is_part, join
 from kling_async.protocol.tasks import ResultImage, Task
+from kling_async.transport.shelves import SavedFile
 
 __all__ = ["Fetched", "fetch"]
 
@@ -67,9 +68,9 @@ async def fetch(queries: Queries, options: BatchOptions) -> Fetched:
     if folder is None or path is None or not path.exists():
         raise ConfigError(f"expected a journal at {path}, found none; name the folder of a run")
     queries.engine.enter()
-    await folder.open(path)
     try:
-        journal = await Journal.open(path)
+        await folder.open(path)
+        journal = await folder.open_journal(path)
         try:
             await folder.mend(journal)
             return await _Fetch(queries, journal, folder).run()
@@ -93,8 +94,7 @@ class _Fetch:
     _blocked: DownloadError | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        emitter = self._queries.engine.emitter
-        self._harvest = Harvest(self._folder, emitter, self._deliver, self._block)
+        self._harvest = Harvest(self._folder, self._deliver, self._block)
         self._harvest.journal = self._journal
 
     async def run(self) -> Fetched:
@@ -182,10 +182,13 @@ class _Fetch:
             return
         try:
             task = await self._made(row)
-            retrieve = partial(self._made, row)
-            keeper = Keeper(self._queries.downloads, record.key, retrieve, self._queries.full)
+            again, account = partial(self._made, row), str(row.get("account") or "")
+            downloads, full = self._queries.downloads, self._queries.full
+            keeper = Keeper(downloads, record.key, task, account, again, full)
             for kind, place in lacking:
-                await self._replace(str(row[kind][place]), _image(task, place), keeper, kind)
+                image, name = _image(task, place), str(row[kind][place])
+                saved = await self._replace(name, image, keeper, record.key, marked=kind == "watermarked")
+                self._fetched.append(self._folder.rack.name(saved.location))
         except KlingError as error:
             if isinstance(error, DownloadError) and error.local:
                 self._block(error)
@@ -210,12 +213,13 @@ class _Fetch:
             gone=True,
         )
 
-    async def _replace(self, name: str, image: ResultImage, keeper: Keeper, kind: str) -> None:
-        rack, marked = self._folder.rack, kind == "watermarked"
+    async def _replace(
+        self, name: str, image: ResultImage, keeper: Keeper, key: str, *, marked: bool
+    ) -> SavedFile:
+        rack = self._folder.rack
         await anyio.to_thread.run_sync(rack.set_aside, name, "damaged")
         shelf = rack.watermarked if marked else rack.images
-        saved = await keeper.keep(image, shelf, PurePosixPath(name).stem, watermarked=marked)
-        self._fetched.append(rack.name(saved.location))
+        return await keeper.keep(image, shelf, PurePosixPath(name).stem, key=key, watermarked=marked)
 
     def _lacking(self, row: Mapping[str, Any]) -> list[tuple[str, int]]:
         digests = row.get("sha256") or {}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
 
+from kling_async.batch.raws import Raw
 from kling_async.errors import ConfigError, InvalidJob
 
-__all__ = ["folder_records", "is_picture_name"]
-
-_Record: TypeAlias = "tuple[int, dict[str, object] | InvalidJob]"
+__all__ = ["folder_rows", "is_picture_name"]
 
 # What is a picture by its name. Some of these must be made to fit: a row that is refused says so, one left out would not.
 _ENDINGS = frozenset(
@@ -39,9 +37,9 @@ def is_picture_name(name: str) -> bool:
     return Path(name).suffix.lower() in _ENDINGS and not name.startswith(".")
 
 
-def folder_records(folder: Path, shared: Mapping[str, object]) -> Iterator[_Record]:
+def folder_rows(folder: Path, shared: Mapping[str, object]) -> Iterator[tuple[int, Raw]]:
     """
-    Yield a number and the fields of a row for each picture in *folder*, sorted by name; *shared* is in all of them.
+    Return a number and the fields of a row for each picture in *folder*, sorted by name; *shared* is in all of them.
 
     The key of a row is the name of its file without the ending. Folders inside and other files are left out. Raises
     ConfigError at once for a folder that cannot be read or has no picture.
@@ -58,6 +56,10 @@ def folder_records(folder: Path, shared: Mapping[str, object]) -> Iterator[_Reco
         raise ConfigError(
             f"manifest: expected pictures in the folder {folder}, found none; name a folder that has some, or a file of rows"
         )
+    return _rows(names, shared)
+
+
+def _rows(names: list[str], shared: Mapping[str, object]) -> Iterator[tuple[int, Raw]]:
     first: dict[str, str] = {}
     for number, name in enumerate(names, start=1):
         key = Path(name).stem

@@ -22,12 +22,10 @@ from kling_async._crash import crash_point
 from kling_async.batch.entries import Entry
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
 from kling_async.batch.sinks import Folder, result_row
-from kling_async.client.emitter import Emitter
 from kling_async.client.results import Keeper, gone
 from kling_async.errors import ApiError, DownloadError, KlingError, LinkExpired
 from kling_async.journal.journal import Journal
 from kling_async.protocol.codes import is_not_found
-from kling_async.protocol.events import Saved
 from kling_async.protocol.lifecycle import JobRecord, JobState, is_final, is_lost
 from kling_async.protocol.tasks import ResultImage, Task
 from kling_async.protocol.verdict import Verdict, judge
@@ -77,7 +75,6 @@ class Harvest:
     """
 
     _folder: Folder | None
-    _emitter: Emitter
     _deliver: Callable[[Entry, Outcome], None]
     # Called once, with what keeps every picture from being saved.
     _halt: Callable[[DownloadError], None]
@@ -95,7 +92,10 @@ class Harvest:
         self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
+            crops, ends = self._crops[1].clone(), self._ends[0].clone()
+            # Also theirs: who is cancelled before the first step closes nothing.
+            self._streams += [crops, ends]
+            group.start_soon(self._save_all, crops, ends)
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
@@ -171,19 +171,7 @@ class Harvest:
     ) -> SavedFile:
         assert self._folder is not None, "without a folder nothing is saved"
         stem = self._folder.stem(crop.entry, image.index)
-        saved = await crop.keeper.keep(image, shelf, stem, watermarked=watermarked)
-        if self._emitter.active:
-            self._emitter.emit(
-                Saved(
-                    account=crop.account,
-                    key=crop.entry.key,
-                    external_task_id=crop.entry.external_task_id,
-                    task_id=crop.task.task_id,
-                    path=str(saved.location),
-                    size=saved.size,
-                )
-            )
-        return saved
+        return await crop.keeper.keep(image, shelf, stem, key=crop.entry.key, watermarked=watermarked)
 
     async def _write_lines(self) -> None:
         async with self._ends[1] as ends:

@@ -10,11 +10,13 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import anyio
 import anyio.to_thread
 from attrs import define, field
 
@@ -26,6 +28,7 @@ from kling_async.batch.racks import RUN, FolderRack, Rack
 from kling_async.batch.store_racks import StoreRack
 from kling_async.errors import ApiError, ConfigError, DownloadError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
+from kling_async.journal.locks import OwnerLock
 from kling_async.journal.storage import Storage
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord
@@ -36,6 +39,8 @@ from kling_async.protocol.tasks import Task
 __all__ = ["RESULTS", "Folder", "describe_error", "result_row"]
 
 RESULTS = "results.jsonl"
+_AS_WRITTEN = "as written"
+_LOCK = ".lock"
 
 
 @define(eq=False)
@@ -45,12 +50,19 @@ class Folder:
     path: Path
     rack: Rack
     template: str = TEMPLATE
-    # The run that the folder belongs to, and whether it has results of an earlier one.
+    # The run that the folder belongs to, whether it knows pictures by where they lie, as runs of an earlier version did,
+    # and whether the folder has results of an earlier run.
     run_name: str = field(default="", init=False)
+    placed: bool = field(default=False, init=False)
     has_history: bool = field(default=False, init=False)
+    # The journal has a lock of its own, since it can lie elsewhere and a folder can be given with another one.
+    _lock: OwnerLock | None = field(default=None, init=False, repr=False)
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
     # What the results have, as hashes; read when it is first needed, which is seldom.
     _present: set[int] | None = field(default=None, init=False, repr=False)
+    # Held by whatever thread is at work here, which may be one that nobody waits for any more.
+    _writing: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
+    _closed: bool = field(default=False, init=False)
 
     @classmethod
     def at(cls, options: BatchOptions) -> Folder | None:
@@ -66,13 +78,13 @@ class Folder:
 
     async def open(self, journal: Path | None = None) -> None:
         """
-        Make the folder and try to write into it, before anything is spent.
+        Make the folder, take hold of it until `close()` and try to write into it, before anything is spent.
 
-        Raises `ConfigError` naming the folder and the reason, also if the name of its run cannot be read and there is
-        no *journal* either that knows it.
+        Raises `JournalError` if another run has hold of it, and `ConfigError` naming the folder and the reason, also
+        if the name of its run cannot be read and there is no *journal* either that knows it.
         """
         try:
-            await anyio.to_thread.run_sync(self._open, journal)
+            await self._in_thread(self._open, journal)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ConfigError(
@@ -80,13 +92,16 @@ class Folder:
             ) from error
 
     def _open(self, journal: Path | None) -> None:
-        self.has_history = (self.path / RESULTS).exists()
         make_folder(self.path)
+        lock = OwnerLock(self.path / _LOCK, f"the folder {self.path}")
+        lock.take()
+        self._lock = lock
+        self.has_history = (self.path / RESULTS).exists()
         with tempfile.TemporaryFile(dir=self.path) as trial:
             trial.write(b"trial")
         self.rack.prepare()
         file, known = self.path / RUN, journal is not None and journal.exists()
-        self.run_name = _read_name(file, known=known)
+        self.run_name, self.placed = _read_name(file, known=known)
         if self.run_name:
             self._claim(self.run_name)
         elif not known:
@@ -94,7 +109,7 @@ class Folder:
             # The pictures may be those of a run whose folder is lost.
             self.run_name = self.rack.claim(new)
             self.has_history = self.has_history or self.run_name != new
-            _write_name(file, self.run_name)
+            _write_name(file, self.run_name, self.placed)
 
     def _claim(self, run: str) -> None:
         owner = self.rack.claim(run)
@@ -105,7 +120,11 @@ class Folder:
 
     def _name(self, run: str) -> None:
         self._claim(run)
-        _write_name(self.path / RUN, run)
+        _write_name(self.path / RUN, run, self.placed)
+
+    async def open_journal(self, path: Path, *, instead_of: Callable[[Path], None] | None = None) -> Journal:
+        """Open the journal at *path* for the folder's run, as `Journal.open()` does."""
+        return await Journal.open(path, run=self.run_name, placed=self.placed, instead_of=instead_of)
 
     async def mend(self, journal: Journal) -> None:
         """
@@ -116,8 +135,9 @@ class Folder:
         """
         if not self.run_name:
             self.run_name = journal.run
-            await anyio.to_thread.run_sync(self._name, journal.run)
-        await anyio.to_thread.run_sync(self._begin, journal.clean)
+            self.placed = journal.pictures is None
+            await self._in_thread(self._name, journal.run)
+        await self._in_thread(self._begin, journal.clean)
         if not journal.clean:
             ended = await journal.ask(_ended)
             if ended:
@@ -138,7 +158,7 @@ class Folder:
         """Move the pictures that *record* names out of the way of a new attempt, to `earlier/` beside them."""
         row = record.result or {}
         for name in (*row.get("files", ()), *row.get("watermarked", ())):
-            await anyio.to_thread.run_sync(self.rack.set_aside, str(name), record.task_id)
+            await self._in_thread(self.rack.set_aside, str(name), record.task_id)
 
     async def make_way(self, entry: Entry) -> DownloadError | None:
         """
@@ -168,7 +188,7 @@ class Folder:
 
     async def write(self, rows: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Append the lines of *rows*, with *once* only those not there yet; the operating system has them on return."""
-        await anyio.to_thread.run_sync(self._write, rows, once)
+        await self._in_thread(self._write, rows, once)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], once: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
         assert self._lines is not None, "a folder is opened before it is written to"
@@ -186,30 +206,55 @@ class Folder:
     async def sync(self) -> None:
         """Have all lines survive a power cut."""
         assert self._lines is not None, "a folder is opened before it is written to"
-        await anyio.to_thread.run_sync(os.fsync, self._lines.fileno())
+        await self._in_thread(os.fsync, self._lines.fileno())
+
+    async def _in_thread(self, work: Callable[..., None], *args: Any) -> None:
+        """Do *work* in a thread; who is cancelled meanwhile leaves when it is over, and then nothing more is done here."""
+        try:
+            await anyio.to_thread.run_sync(self._do, work, *args)
+        except anyio.get_cancelled_exc_class():
+            self._closed = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
+            raise
+
+    def _do(self, work: Callable[..., None], *args: Any) -> None:
+        with self._writing:
+            if not self._closed:
+                work(*args)
 
     def close(self) -> None:
-        """Close what is open; safe to call again."""
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
+        """Close what is open, once what is being written is whole, and let go of the folder; safe to call again."""
+        with self._writing:
+            self._closed = True
+            if self._lines is not None:
+                self._lines.close()
+                self._lines = None
+            if self._lock is not None:
+                self._lock.release()
 
 
-def _read_name(file: Path, *, known: bool) -> str:
-    """Return the name of the folder's run, which outlives a lost journal; empty for a new folder, or if *known* anyway."""
+def _read_name(file: Path, *, known: bool) -> tuple[str, bool]:
+    """
+    Return the name of the folder's run, which outlives a lost journal, and whether it knows pictures by where they lie.
+
+    The name is empty for a new folder, or if it is *known* anyway.
+    """
     try:
-        return str(json.loads(file.read_bytes())["run"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        run = json.loads(file.read_bytes())
+        return str(run["run"]), run.get("pictures") != _AS_WRITTEN
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         if known or isinstance(error, FileNotFoundError):
-            return ""
+            return "", False
         raise ConfigError(
             f"out: expected the name of a run in {file}, found something else; restore or remove it"
         ) from error
 
 
-def _write_name(file: Path, name: str) -> None:
+def _write_name(file: Path, name: str, placed: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
     # On the disk before anything is paid for: without it a lost journal's tasks could not be found again.
-    write_whole(file, (json.dumps({"run": name}) + "\n").encode())
+    run = {"run": name} | ({} if placed else {"pictures": _AS_WRITTEN})
+    write_whole(file, (json.dumps(run) + "\n").encode())
 
 
 def _ended(storage: Storage) -> list[Mapping[str, Any]]:

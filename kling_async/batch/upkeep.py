@@ -16,7 +16,9 @@ import anyio.to_thread
 from attrs import define, evolve, frozen
 
 from kling_async.batch.entries import Entry, Input, entries, external_id
+from kling_async.batch.manifest import Passed
 from kling_async.batch.options import BatchOptions
+from kling_async.batch.origin import Origin
 from kling_async.batch.sinks import Folder
 from kling_async.batch.splitting import divide
 from kling_async.client.engine import Engine
@@ -183,9 +185,18 @@ async def rebuild(
     folder, path = Folder.at(options), options.journal_path
     assert folder is not None, "recovery is of what a run has kept"
     assert path is not None, "what is kept has a journal"
-    await folder.open()
+    try:
+        await folder.open()
+        return await _rebuild(queries, jobs, folder, path)
+    finally:
+        folder.close()
+
+
+async def _rebuild(
+    queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], folder: Folder, path: Path
+) -> Recovered:
     aside = _Aside()
-    journal = await Journal.open(path, run=folder.run_name, instead_of=aside)
+    journal = await folder.open_journal(path, instead_of=aside)
     try:
         # A list can miss tasks, and this can be cut short, so the next run asks for each row that seems to have no task
         # before it is sent; and it looks through the folder.
@@ -193,8 +204,8 @@ async def rebuild(
         journal.clean = False
         tasks = await _all_tasks(queries)
         found = absent = 0
-        async for entry in entries(jobs, by_content=True):
-            if entry.job is None:
+        async for entry in entries(jobs, Origin(journal.pictures, journal.note_pictures)):
+            if isinstance(entry, Passed) or entry.job is None:
                 continue
             if _found(entry, journal, tasks) or _found_in_parts(entry, journal, tasks):
                 found += 1
@@ -204,7 +215,6 @@ async def rebuild(
         await journal.flush()
     finally:
         await journal.aclose()
-        folder.close()
     return Recovered(found=found, absent=absent, old_journal=aside.old)
 
 
@@ -248,6 +258,7 @@ def _record(entry: Entry, run: str) -> JobRecord:
         external_task_id=external_id(run, entry),
         model=entry.job.model_name,
         slots=entry.job.slots,
+        row=entry.row,
     )
 
 

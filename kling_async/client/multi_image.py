@@ -82,10 +82,13 @@ async def prepare(
         # Whoever takes the job up after a crash is to tell of it too.
         told = {"fitted": [each.as_json() for each in fitted]} if fitted else None
         ledger.record = ledger.record.revised(result=told)
+    fields = job.body(external_task_id, pictures)
+    if queries.engine.callback_url is not None:
+        fields.setdefault("callback_url", queries.engine.callback_url)
     return Order(
         path=job.path,
         model=job.model_name,
-        body=Body.from_json(job.body(external_task_id, pictures)),
+        body=Body.from_json(fields),
         external_task_id=external_task_id,
         slots=job.slots,
         key=key or job.key or "",
@@ -128,7 +131,8 @@ class MultiImageResource:
 
         With a client's *journal*, the create is on the disk before it leaves.
 
-        Raises `InvalidJob` before anything is sent; `ApiError` and its kinds when the service refuses;
+        Raises `InvalidJob` before anything is sent, also for an external id that another create is using;
+        `ApiError` and its kinds when the service refuses;
         `TransportError` when it could not be reached, and no task was made; `SubmissionUnknown` when nobody knows.
         """
         job = MultiImage(**fields) if job is None else job
@@ -136,9 +140,10 @@ class MultiImageResource:
         queries = self._queries
         queries.engine.enter()
         try:
-            ledger = await open_page(queries.engine, job, external_task_id)
-            order = await prepare(queries, job, external_task_id, ledger=ledger)
-            link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
+            with queries.engine.claims.claim(external_task_id):
+                ledger = await open_page(queries.engine, job, external_task_id)
+                order = await prepare(queries, job, external_task_id, ledger=ledger)
+                link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
         except BaseException as error:
             error.add_note(f"external_task_id: {external_task_id}")
             raise

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import anyio
 from attrs import define, field, frozen
 
+from kling_async._frames import without_frames
 from kling_async.client.clock import Clock
-from kling_async.errors import ApiError, ConfigError, DownloadError, LinkExpired
+from kling_async.client.emitter import Emitter
+from kling_async.errors import ApiError, ConfigError, DownloadError, KlingError, LinkExpired
 from kling_async.protocol.codes import is_not_found
+from kling_async.protocol.events import Saved, SaveFailed
 from kling_async.protocol.naming import TEMPLATE, file_stem
 from kling_async.protocol.retry import Pacing
 from kling_async.protocol.tasks import ResultImage, Task
@@ -25,6 +29,14 @@ from kling_async.transport.shelves import SavedFile, Shelf
 __all__ = ["Downloads", "Keeper", "gone"]
 
 T = TypeVar("T")
+
+
+class _Names(TypedDict):
+    account: str
+    key: str
+    external_task_id: str
+    task_id: str
+
 
 _PACING = Pacing(base=0.5, cap=8.0)
 _TRIES = 4
@@ -44,13 +56,14 @@ class Downloads:
     """Fetches result pictures, some at once; transfers that break are tried again."""
 
     _session: ResultSession
-    _clock: Clock = field(repr=False)
+    clock: Clock = field(repr=False)
+    emitter: Emitter = field(repr=False)
     _limiter: anyio.CapacityLimiter | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def under(cls, rules: FetchRules, clock: Clock) -> Downloads:
+    def under(cls, rules: FetchRules, clock: Clock, emitter: Emitter) -> Downloads:
         """Fetch pictures under *rules*."""
-        return cls(ResultSession(rules, 2 * _AT_ONCE), clock)
+        return cls(ResultSession(rules, 2 * _AT_ONCE), clock, emitter)
 
     async def save(self, url: str, shelf: Shelf, stem: str, *, full: bool = False) -> SavedFile:
         """Put the picture at *url* onto *shelf* as *stem* with the extension of its content; *full* decodes it first."""
@@ -70,7 +83,7 @@ class Downloads:
             except DownloadError as error:
                 if not error.retryable:
                     raise
-            await self._clock.sleep(_PACING.pause(attempt, self._clock.dice()))
+            await self.clock.sleep(_PACING.pause(attempt, self.clock.dice()))
         async with self._limiter:
             return await fetch(self._session)
 
@@ -89,6 +102,8 @@ class Keeper:
 
     _downloads: Downloads
     _stem: str
+    _task: Task
+    _account: str
     _retrieve: Callable[[], Awaitable[Task]]
     _full: bool = False
 
@@ -104,16 +119,35 @@ class Keeper:
         return saved.location
 
     async def keep(
-        self, image: ResultImage, shelf: Shelf, stem: str, *, watermarked: bool = False
+        self, image: ResultImage, shelf: Shelf, stem: str, *, key: str = "", watermarked: bool = False
     ) -> SavedFile:
         """
-        Put *image* onto *shelf* as *stem* and tell what is there.
+        Put *image* onto *shelf* as *stem* and tell what is there, to watchers as a picture of the job *key*.
 
         *watermarked* takes the other picture, with the service's watermark, which there must be.
         """
+        downloads, begin = self._downloads, self._downloads.clock.now()
         which = _watermark_url if watermarked else _url
-        fetch = partial(self._downloads.save, shelf=shelf, stem=stem, full=self._full)
-        return await self._renewing(image, fetch, which)
+        fetch = partial(downloads.save, shelf=shelf, stem=stem, full=self._full)
+        try:
+            saved = await self._renewing(image, fetch, which)
+        except KlingError as error:
+            if downloads.emitter.active:
+                seconds = downloads.clock.now() - begin
+                downloads.emitter.emit(SaveFailed(**self._named(key), error=error, seconds=seconds))
+            raise
+        if downloads.emitter.active:
+            seconds, path = downloads.clock.now() - begin, str(saved.location)
+            downloads.emitter.emit(Saved(**self._named(key), path=path, size=saved.size, seconds=seconds))
+        return saved
+
+    def _named(self, key: str) -> _Names:
+        return {
+            "account": self._account,
+            "key": key,
+            "external_task_id": self._task.external_task_id,
+            "task_id": self._task.task_id,
+        }
 
     async def read(self, image: ResultImage) -> bytes:
         """Return the bytes of *image*."""
@@ -124,6 +158,18 @@ class Keeper:
         image: ResultImage,
         fetch: Callable[[str], Awaitable[T]],
         which: Callable[[ResultImage], str] = _url,
+    ) -> T:
+        try:
+            return await self._fetched(image, fetch, which)
+        except (KlingError, asyncio.CancelledError) as error:
+            # The frames below have the signed URL among their variables.
+            raise without_frames(error)  # noqa: B904  # the same error, with what led to it
+
+    async def _fetched(
+        self,
+        image: ResultImage,
+        fetch: Callable[[str], Awaitable[T]],
+        which: Callable[[ResultImage], str],
     ) -> T:
         try:
             return await fetch(which(image))

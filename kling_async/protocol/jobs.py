@@ -257,8 +257,8 @@ class MultiImage:
         """
         Return a hash of what the job asks for, 32 hex digits: the same job, the same text, on every machine.
 
-        Pictures count by `ImageSource.identity()`, so what is changed to make them fit does not. *key* and
-        *external_task_id* are names, not content.
+        Pictures count by `ImageSource.identity()`: what is changed to make them fit does not, nor does the folder of a
+        manifest, so that it can be moved. *key* and *external_task_id* are names, not content.
         """
         named = {name: source.identity() for name, source in self.pictures()}
         text = _SORTED([self.body(None, dict.fromkeys(named, "")), named])

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from kling_async.errors import InvalidJob
 
@@ -42,7 +42,8 @@ class ImageSource:
     Where a picture comes from: exactly one of *url*, *path*, *data*, *image* and *stored* is set.
 
     *stored* is the URL of an object in a store; with *presign* the service gets a signed URL of it and fetches it itself.
-    Two sources are equal when they name the same place; PIL images are compared by identity, since they can change.
+    *written* is a path as it stands in a manifest, when *path* is where that leads to. Two sources are equal when they
+    name the same place; PIL images are compared by identity, since they can change.
     """
 
     url: str | None = None
@@ -51,6 +52,7 @@ class ImageSource:
     image: object | None = field(default=None, eq=id)
     stored: str | None = None
     presign: bool = False
+    written: Path | None = field(default=None, eq=False)
     _hash: str = field(default="", init=False, eq=False)
 
     @classmethod
@@ -192,14 +194,13 @@ class ImageSource:
             raise InvalidJob.because(field, "base64 text of a picture", found, "pass only the base64 text")
         body = text[prefix.end() :] if prefix else text
         fault = _base64_fault(body)
-        if fault:
-            raise InvalidJob.because(field, rule, *fault)
-        try:
-            return cls(data=binascii.a2b_base64(body, strict_mode=True))
-        except ValueError as error:
-            raise InvalidJob.because(
-                field, rule, f"a text that cannot be decoded ({error})", "encode the file again"
-            ) from error
+        if not fault:
+            try:
+                return cls(data=binascii.a2b_base64(body, strict_mode=True))
+            except ValueError as error:
+                fault = f"a text that cannot be decoded ({error})", "encode the file again"
+        del text, body  # a traceback may show local variables
+        raise InvalidJob.because(field, rule, *fault)
 
     @classmethod
     def _of_text(cls, text: str, field: str) -> ImageSource:
@@ -235,6 +236,19 @@ class ImageSource:
         # `file:///C:/x.png` names `C:/x.png`.
         return cls.from_path(path[1:] if re.match(r"/[A-Za-z]:/", path) else path, field)
 
+    @property
+    def base(self) -> Path | None:
+        """The folder in which *path* is what is *written*; None where nothing is."""
+        if self.path is None or self.written is None:
+            return None
+        return self.path.parents[len(self.written.parts) - 1]
+
+    def behind(self, base: Path, field: str = "image") -> ImageSource:
+        """Return the source that a relative path means in the folder *base*; any other source is what it was."""
+        if self.path is None or self.path.is_absolute():
+            return self
+        return evolve(self.from_path(base / self.path, field), written=self.path)
+
     def describe(self) -> str:
         """Say which picture this is, for messages and logs; never its bytes nor the query of its URL."""
         if self.url is not None:
@@ -254,12 +268,13 @@ class ImageSource:
         """
         Return a text that is the same for the same picture on every machine, for the fingerprint of a job.
 
-        Files count by their path, stored objects by their URL, bytes and PIL images by their content, hashed once.
+        Files count by their path, in a manifest by that which stands there, so that its folder can be moved; stored
+        objects by their URL, bytes and PIL images by their content, hashed once.
         """
         if self.url is not None or self.stored is not None:
             return self.url or self.stored or ""
         if self.path is not None:
-            return self.path.as_posix()
+            return (self.written or self.path).as_posix()
         if not self._hash:
             # What is remembered changes nothing that can be seen of a frozen value.
             object.__setattr__(self, "_hash", self._hashed())

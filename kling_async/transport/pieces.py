@@ -11,7 +11,8 @@ import binascii
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Final
 
@@ -98,7 +99,7 @@ class _PictureFile:
         """Open the file; blocks. Raises InvalidJob if it changed."""
         path = self._picture.source.path
         assert path is not None
-        with self._lock:
+        with self._held():
             if self._closed:
                 return
             try:
@@ -127,7 +128,7 @@ class _PictureFile:
 
     def read(self, start: int, length: int) -> bytes:
         """Read *length* bytes at *start*, fewer at the end of the file; blocks."""
-        with self._lock:
+        with self._held():
             if self._closed:
                 return b""
             if not self._announced and hasattr(os, "posix_fadvise"):
@@ -141,24 +142,35 @@ class _PictureFile:
             return got
 
     async def aclose(self) -> None:
-        """Close the file, at once unless a thread still reads from it."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._close()
-            finally:
-                self._lock.release()
-        else:
+        """Close the file, at once unless a thread still reads from it; that one does so itself if nobody can wait for it."""
+        self._closed = True
+        if not self._close_if_free():
             await in_thread(self._close_later)
 
     def _close_later(self) -> None:
-        with self._lock:
-            self._close()
+        with self._held():
+            pass  # its end closes the file
 
-    def _close(self) -> None:
-        self._closed = True
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        finally:
+            # Who closed the file meanwhile found it held.
+            if self._closed:
+                self._close_if_free()
+
+    def _close_if_free(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+        finally:
+            self._lock.release()
+        return True
 
 
 @cache

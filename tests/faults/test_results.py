@@ -282,7 +282,9 @@ async def test_d07_a_full_disk_stops_the_run_and_loses_nothing(quick: FaultServe
     held = [name.removeprefix("held ") for name in said[first + 1 : second] if name.startswith("held")]
     kept = [name for name in said[second + 1 :] if name.startswith("kept")]
     assert reason() in talk
-    assert "\nerror: the picture could not be written" in talk, "the run itself was stopped, not only jobs of it"
+    assert "\nerror: the picture could not be written" in talk, (
+        "the run itself was stopped, not only jobs of it"
+    )
     assert len(held) <= 2
     assert all(name.endswith("_0.png") for name in held)
     assert len(kept) == 12

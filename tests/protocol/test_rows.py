@@ -255,3 +255,14 @@ def test_an_object_in_a_store_may_be_signed() -> None:
 
     assert job.subject_images == (ImageSource.from_store("s3://bucket/a.png", presign=True),)
     assert job.style_image == ImageSource.from_store("gs://bucket/b.png")
+
+
+def test_a_row_is_known_by_its_paths_as_they_stand_there() -> None:
+    """The folder of a manifest is no part of what its rows ask for; another file in it is."""
+    row = {"subject_images": ["a.png"], "scene_image": "b/c.png"}
+    here, there = (job_from_row(row, Path(folder).resolve()) for folder in ("/here", "/there"))
+    other = job_from_row(row | {"scene_image": "c.png"}, Path("/here").resolve())
+
+    assert here != there
+    assert here.fingerprint() == there.fingerprint()
+    assert here.fingerprint() != other.fingerprint()
