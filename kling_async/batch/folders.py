@@ -54,7 +54,7 @@ def folder_rows(folder: Path, shared: Mapping[str, object]) -> Iterator[tuple[in
         ) from error
     if not names:
         raise ConfigError(
-            f"manifest: expected pictures in the folder {folder}, found none; name a folder that has some, or a file of rows"
+            f"manifest: expected a folder with pictures, found none in {folder}; name another one, or a file of rows"
         )
     return _rows(names, shared)
 
