@@ -115,6 +115,20 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST)
+def web(session: nox.Session) -> None:
+    """Serve what is mounted, the shops and the programs of the documentation with their web frameworks, and drive them."""
+    session.install(".[cli,images]", *group("web"))
+    session.run(*PYTEST, "tests/web", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def browser(session: nox.Session) -> None:
+    """Look at pages with a real browser; needs Debian's chromium and chromium-driver."""
+    session.install(".[images]", *group("browser"))
+    session.run(*PYTEST, "tests/browser", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
 def build(session: nox.Session) -> None:
     """Build the distributions into dist/ and check what they say of themselves."""
     session.install(*group("build"))

@@ -119,6 +119,7 @@ PURE_IN_SPITE_OF_ITS_NAME = {
 # Where the HTTP library may be imported (R28). yarl comes with it.
 HTTP = {"aiohttp", "yarl"}
 HTTP_FOLDERS = {"transport", "emulator"}
+HTTP_MODULES = {"integrations.aiohttp_web": "an application for those who serve with aiohttp"}
 HTTP_FOR_TYPES = {
     ("client.kling", "aiohttp"): "the type of the session that a caller may lend",
 }
@@ -397,11 +398,11 @@ def test_the_allowances_of_the_core_are_needed() -> None:
 
 
 def test_there_is_one_http_seam() -> None:
-    """aiohttp is imported in `transport/` and in the emulator's server only (R28)."""
+    """aiohttp is imported in `transport/`, in the emulator's server and for those who serve with it only (R28)."""
     assert_none(
         each
         for module in named()
-        if module.layer not in HTTP_FOLDERS
+        if module.layer not in HTTP_FOLDERS and module.name not in HTTP_MODULES
         for each in third_party(module.name)
         if each.top in HTTP and not (each.typing and (module.name, each.top) in HTTP_FOR_TYPES)
     )

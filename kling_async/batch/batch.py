@@ -74,7 +74,7 @@ class Batch:
         await self._gone.wait()
         error, self._runner.error = self._runner.error, None
         if error is not None:
-            raise error
+            raise _single(error)
         raise StopAsyncIteration
 
     def statistics(self) -> Statistics:
@@ -115,3 +115,10 @@ def _ended(runner: Runner, gone: anyio.Event, life: asyncio.Task[None]) -> None:
         )
         runner.outbox.close()
     gone.set()
+
+
+def _single(error: BaseException) -> BaseException:
+    """Take a lone error out of the groups that task groups make."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import anyio
@@ -49,19 +49,21 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
-    async def carry(self, work: Coroutine[Any, Any, T]) -> T:
+    async def carry(self, work: Coroutine[Any, Any, T], *, ended: Callable[[], None] | None = None) -> T:
         """
-        Run *work* to its end and return what it returns.
+        Run *work* to its end and return what it returns; *ended* is called then.
 
         If the caller is cancelled it leaves at once and the work goes on without it; also an orderly close waits
         for such work before it cancels anything. Raises `ConfigError` if that came before the work had begun.
         """
         task = self.begin(work)
         self._precious.add(task)
+        if ended is not None:
+            task.add_done_callback(lambda _: ended())
         if not task.done():
-            ended = asyncio.get_running_loop().create_future()
-            task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
-            await ended
+            over = asyncio.get_running_loop().create_future()
+            task.add_done_callback(lambda _: None if over.done() else over.set_result(None))
+            await over
         if task.cancelled():
             # Only the end of the client cancels it, and who waits for it is not cancelled by that.
             raise closed_client()

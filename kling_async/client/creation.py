@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 
 from kling_async._crash import crash_point
 from kling_async.client.background import Background
+from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
@@ -79,6 +80,7 @@ class Workshop:
     background: Background
     emitter: Emitter
     poller: Poller
+    claims: Claims
 
 
 @define(eq=False)
@@ -121,7 +123,7 @@ class Creation:
                 self._turnstile.leave(self._ticket)
                 raise veto
             try:
-                result = await self._tools.background.carry(self._send())
+                result = await self._tools.background.carry(self._send(), ended=self._hold())
             except asyncio.CancelledError:
                 self._ticket.abandoned = True
                 if self._ticket.queued:
@@ -142,6 +144,10 @@ class Creation:
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)
                 raise result
+
+    def _hold(self) -> Callable[[], None] | None:
+        """Hold a caller's own external id until the create has ended; nobody else can come to one of ours."""
+        return None if self._order.adopt else self._tools.claims.hold(self._order.external_task_id)
 
     def _turned_away_by(self, error: KlingError) -> KlingError | None:
         """Return why the account takes no more jobs, if that concerns a create that ended with *error*."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from attrs import define, field
 
 from kling_async.client.background import Background, closed_client
+from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.creation import Creation, Order, Rules, Workshop
 from kling_async.client.emitter import Emitter
@@ -47,7 +48,10 @@ class Engine:
     emitter: Emitter
     poller: Poller
     journal_path: Path | None = None
+    # Where the service is to report on tasks whose jobs name no address of their own.
+    callback_url: str | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
+    claims: Claims = field(factory=Claims, init=False, repr=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
@@ -98,7 +102,11 @@ class Engine:
         """
         self.enter()
         tools = Workshop(
-            clock=self.clock, background=self.background, emitter=self.emitter, poller=self.poller
+            clock=self.clock,
+            background=self.background,
+            emitter=self.emitter,
+            poller=self.poller,
+            claims=self.claims,
         )
         creation: Creation | None = None
         try:

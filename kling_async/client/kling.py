@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from attrs import evolve
 
 from kling_async.client.background import Background
+from kling_async.client.callbacks import Callbacks
 from kling_async.client.clock import Clock
 from kling_async.client.creation import Rules
 from kling_async.client.emitter import Emitter, Watcher
@@ -22,9 +23,10 @@ from kling_async.client.multi_image import MultiImageResource
 from kling_async.client.poller import Poller
 from kling_async.client.queries import Queries
 from kling_async.client.results import Downloads
-from kling_async.client.settings import Account, Settings, gather, proxy_of
+from kling_async.client.settings import Account, Settings, gather, proxy_of, verifier_of
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer
+from kling_async.protocol.callbacks import Verifier, private_address
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.packs import Pack
@@ -57,8 +59,15 @@ class Kling:
     `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens;
     several may be given as a list.
 
+    *callback_url* is where the outside world reaches the app that takes in callbacks (`kling_async.integrations`); a segment
+    that nobody can guess is added to it, and each create without an address of its own names the result, `callbacks.address`.
+    With *webhook_secret*, or `KLING_WEBHOOK_SECRET`, only callbacks signed with it are heeded.
+
     Raises `ConfigError` for credentials or options that cannot work.
     """
+
+    # Where all its pauses come from; a test that is in a hurry has clients with another one.
+    _clock = Clock()
 
     def __init__(
         self,
@@ -77,6 +86,8 @@ class Kling:
         proxy: str | None = None,
         trust_env: bool = True,
         journal: str | PathLike[str] | None = None,
+        callback_url: str | None = None,
+        webhook_secret: str | None = None,
         on_event: Watcher | Iterable[Watcher] | None = None,
     ) -> None:
         # A traceback may show local variables, so what is secret is in none from here on.
@@ -93,13 +104,14 @@ class Kling:
                 region=region,
             )
             connection = Connection(base_url=settings.base_url, proxy=proxy_of(proxy), trust_env=trust_env)
+            verifier = verifier_of(webhook_secret)
         except ConfigError as error:
             raise error.with_traceback(None) from None
         finally:
-            del proxy, base_url
+            del proxy, base_url, webhook_secret
         watchers = _watchers(on_event)
         timeouts = Timeouts.of(timeout)
-        clock = Clock()
+        clock = self._clock
         fetch = FetchRules(
             timeout=timeouts.download,
             allow_private=is_loopback(settings.base_url),
@@ -112,6 +124,7 @@ class Kling:
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         self._downloads = Downloads.under(fetch, clock, self._engine.emitter)
         self._engine.journal_path = None if journal is None else Path(journal)
+        self._callbacks = _callbacks(self._engine, callback_url, verifier)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         for watcher in watchers:
             self._engine.emitter.subscribe(watcher)
@@ -131,6 +144,11 @@ class Kling:
     def account(self) -> AccountResource:
         """What the service tells about the account."""
         return AccountResource(self._engine, self._rules)
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """What takes in callbacks, for apps and frameworks to drive."""
+        return self._callbacks
 
     def with_options(
         self, *, timeout: float | Timeouts | None = None, max_retries: int | None = None
@@ -263,6 +281,13 @@ def _engine(
     interval = seconds("min_poll_interval", min_poll_interval)
     poller = Poller(clock, background, emitter, rules.timeouts, interval)
     return Engine(links, clock, background, emitter, poller)
+
+
+def _callbacks(engine: Engine, url: str | None, verifier: Verifier | None) -> Callbacks:
+    if url is None:
+        return Callbacks(engine, None, "", verifier)
+    engine.callback_url, segment = private_address(url, [link.signer.credentials for link in engine.links])
+    return Callbacks(engine, engine.callback_url, segment, verifier)
 
 
 def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Link, str, Task], Task]:

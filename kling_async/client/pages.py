@@ -24,6 +24,9 @@ async def open_page(engine: Engine, job: MultiImage, external_task_id: str) -> L
     if journal is None:
         return None
     known = journal.find(external_task_id)
+    if known is not None and known.state in LIVE:
+        # Its create may have failed just now, which is noted and not yet on the disk.
+        known = await journal.ask(lambda storage: storage.get(external_task_id))
     if known is not None and known.state is not JobState.PENDING:
         remedy = "take its handle from pending()" if known.state in LIVE else "use another id"
         raise InvalidJob.because(

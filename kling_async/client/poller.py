@@ -23,10 +23,11 @@ from kling_async.client.link import Link
 from kling_async.client.logs import about
 from kling_async.client.tracked import Tracked
 from kling_async.errors import AccountError, ApiError, AuthError, KlingError, MalformedReply
+from kling_async.protocol.callbacks import Recent
 from kling_async.protocol.codec import read_task
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Detached, Finished, Polled, Resumed
+from kling_async.protocol.events import Detached, Finished, Polled, Resumed, StatusChanged
 from kling_async.protocol.flows import exchange, read_with
 from kling_async.protocol.pages import Page, read_page
 from kling_async.protocol.polling import PollBook, Turn
@@ -39,6 +40,8 @@ _log = logging.getLogger("kling_async")
 
 # Times that a success without all its pictures is asked for again (faults.md T04), in steps of twice the settle time.
 _LATE_LOOKS = 3
+# Ids of tasks that a hint may name before their create is answered, so many and for so many seconds.
+_EARLY, _EARLY_SECONDS = 1_000, 60.0
 # One refusal of the credentials may be a slip of the service; this many in succession are not.
 _SHUT_OUT = 2
 
@@ -72,6 +75,7 @@ class Poller:
     # Makes the pictures of a task fetch themselves; set by the client.
     bind: Callable[[Link, str, Task], Task] = field(init=False)
     _desks: dict[tuple[str, str], _Desk] = field(factory=dict, init=False)
+    _early: Recent = field(factory=lambda: Recent(_EARLY, _EARLY_SECONDS), init=False, repr=False)
     _running: bool = field(default=False, init=False)
     _nap: asyncio.Future[None] | None = field(default=None, init=False)
     _wake_at: float = field(default=float("inf"), init=False)
@@ -82,6 +86,8 @@ class Poller:
         present = desk.rows.setdefault(row.ask_for, row)
         now = self._clock.now()
         due = desk.book.watch(row.ask_for, now, age=max(0.0, now - row.since))
+        if any(self._early.take(name, now) for name in {row.ask_for, row.external_task_id}):
+            due = desk.book.hint(row.ask_for, now) or due
         if not self._running:
             self._running = True
             self._background.spawn(self._run())
@@ -108,14 +114,17 @@ class Poller:
         desk = self._desks.get((link.name, path))
         return desk.rows.get(ask_for) if desk else None
 
-    def hint(self, task_id: str) -> bool:
-        """Have the task asked for at once; False if it is not looked after."""
-        for desk in self._desks.values():
-            due = desk.book.hint(task_id, self._clock.now())
-            if due is not None:
-                if due < self._wake_at:
-                    self._wake()
-                return True
+    def hint(self, task_id: str, external_task_id: str = "") -> bool:
+        """Have the task asked for at once; False if it is not looked after (if it is in a minute, that is remembered)."""
+        now = self._clock.now()
+        for name in filter(None, (task_id, external_task_id)):
+            for desk in self._desks.values():
+                due = desk.book.hint(name, now)
+                if due is not None:
+                    if due < self._wake_at:
+                        self._wake()
+                    return True
+            self._early.add(name, now)
         return False
 
     def heard(self, link: Link, path: str, task: Task) -> None:
@@ -168,10 +177,8 @@ class Poller:
         return float("inf") if turn.wake_at is None else turn.wake_at
 
     async def _sleep_until(self, moment: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._nap = loop.create_future()
-        delay = moment - self._clock.now()
-        timer = loop.call_later(max(0.0, delay), self._wake) if delay < float("inf") else None
+        self._nap = asyncio.get_running_loop().create_future()
+        timer = self._clock.later(moment - self._clock.now(), self._wake)
         try:
             await self._nap
         finally:
@@ -197,6 +204,7 @@ class Poller:
                 ended = self._end(desk, asked, task)
             elif asked in desk.rows:
                 desk.rows[asked].update(task)
+                self._saw_status(desk, asked, task.task_id, str(task.status.value))
         self._told(desk, 1, ended)
 
     async def _ask(self, desk: _Desk, asked: str) -> Task:
@@ -272,7 +280,30 @@ class Poller:
                 ended += self._end(desk, task_id, task)
             if seen.next_page is not None:
                 pages.append(seen.next_page)
+            if self._emitter.active:
+                for glance in found.glances:
+                    if glance.task_id in desk.rows and not glance.ended:
+                        self._saw_status(desk, glance.task_id, glance.task_id, glance.status)
         self._told(desk, requests, ended)
+
+    def _saw_status(self, desk: _Desk, asked: str, task_id: str, status: str) -> None:
+        row = desk.rows[asked]
+        # A status never goes back (R10).
+        if (
+            self._emitter.active
+            and status != row.shown
+            and TaskStatus(status).rank >= TaskStatus(row.shown).rank
+        ):
+            row.shown = status
+            self._emitter.emit(
+                StatusChanged(
+                    account=desk.link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=task_id,
+                    status=status,
+                )
+            )
 
     async def _read_page(self, desk: _Desk, page: int, size: int) -> Page | KlingError:
         try:

@@ -249,8 +249,7 @@ class Turnstile:
         if self.on_spare is not None and (spare := self.lane.spare(now)):
             self.on_spare(self, spare)
         if again is not None:
-            delay = max(0.0, again - now)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._turn)
+            self._timer = self._clock.later(again - now, self._turn)
         if self._emitter.active:
             self._emit_moved()
         for change in self.lane.changes():

@@ -39,6 +39,7 @@ __all__ = [
     "Retried",
     "SaveFailed",
     "Saved",
+    "StatusChanged",
     "Submitted",
     "Waiting",
 ]
@@ -139,6 +140,14 @@ class Requested:
 
 
 @frozen(kw_only=True)
+class StatusChanged(_JobEvent):
+    """A task that goes on shows another *status* than before, in the service's word; its end is `Finished`."""
+
+    task_id: str
+    status: str
+
+
+@frozen(kw_only=True)
 class Polled:
     """The poller took one turn over an account: *requests* sent for *waiting* tasks, *ended* of them seen to have ended."""
 
@@ -234,6 +243,7 @@ Event: TypeAlias = (
     | Dropped
     | Resumed
     | Requested
+    | StatusChanged
     | Polled
     | Finished
     | Detached

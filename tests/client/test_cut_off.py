@@ -15,8 +15,8 @@ from socket_kit import PATH, Asked, Plain, answer, client, job, leaves_nothing, 
 from kling_async.batch.sinks import Folder
 from kling_async.emulator import Emulator
 from kling_async.errors import ConfigError, JournalError, SubmissionUnknown, TaskNotFound
-from kling_async.journal import journal as journals
-from kling_async.journal.journal import Journal, OwnerLock
+from kling_async.journal.journal import Journal
+from kling_async.journal.locks import OwnerLock
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def test_a_slow_opening_that_was_cancelled_gives_the_lock_back(
         time.sleep(0.2)  # in the journal's opening thread, as a slow disk would
         take(lock)
 
-    monkeypatch.setattr(journals.OwnerLock, "take", slowly)
+    monkeypatch.setattr(OwnerLock, "take", slowly)
     async with leaves_nothing():
         opening = asyncio.ensure_future(Journal.open(path))
         await until(taking.is_set)

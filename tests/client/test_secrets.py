@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import rich.traceback
-from attrs import evolve
 from socket_kit import PATH, Asked, Plain, answer, client, job, logged, png, reply, task, until
 
 from kling_async import Account, ImageSource, Kling
+from kling_async.client.clock import Clock
 from kling_async.emulator import Emulator, Fault
 from kling_async.errors import KlingError
 from kling_async.integrations.logs import EventLog
@@ -230,7 +230,7 @@ async def test_no_signed_url_shows(trouble: str, tmp_path: Path) -> None:
             multi_image = kling.images.multi_image
             done = await multi_image.run(job(), wait_timeout=5)
             raw = await multi_image.with_raw_response.retrieve("t-1")
-            kling._downloads.clock = evolve(kling._downloads.clock, sleep=lambda _: asyncio.sleep(0))
+            kling._downloads.clock = Clock.hurried(1000)
             caught = []
             calls: tuple[Callable[[Any], Awaitable[Any]], ...] = (
                 lambda image: image.save(tmp_path),

@@ -79,7 +79,7 @@ def test_the_seeds_list_reply(sample: Sample) -> None:
     glances, ended = read_glances(envelope.data)
 
     assert task == task_in(sample("seed_single"))
-    assert glances == [Glance("string", ended=False)]
+    assert glances == [Glance("string", ended=False, status="string")]
     assert ended == {}
 
 
@@ -569,7 +569,7 @@ def test_a_page_passes_over_what_is_no_task() -> None:
         [None, {}, {"task_status": "succeed"}, {"task_id": 7, "task_status": "queued"}]
     )
 
-    assert glances == [Glance("7", ended=False)]
+    assert glances == [Glance("7", ended=False, status="queued")]
     assert ended == {}
 
 

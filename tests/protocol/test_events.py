@@ -22,6 +22,7 @@ SEEN: list[Any] = [
     events.Dropped(**JOB, error=None),
     events.Resumed(**JOB, task_id="77"),
     events.Requested(account="main", route="get", seconds=0.1, status=200, request_id="r-1"),
+    events.StatusChanged(**JOB, task_id="77", status="processing"),
     events.Polled(account="main", requests=1, waiting=2, ended=1),
     events.Finished(
         **JOB, task_id="77", status="succeed", reason="", seconds=24.5, units=Decimal(32), lag=0.5
