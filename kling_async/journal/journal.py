@@ -271,7 +271,7 @@ def _open(
         is_new = "run" not in found
         meta = {"clean": "no", "rebuilt": "no"} | (begin if is_new else {}) | found
         storage.set_meta(meta | {"clean": "no"})
-        reader = Storage.open(path)
+        reader = storage.again()
         undo.pop_all()
     rebuilt = meta["rebuilt"]
     return (
