@@ -27,6 +27,7 @@ class Intake(Generic[T]):
     _stopped: bool = field(default=False, init=False)
     _turn: anyio.Lock = field(factory=anyio.Lock, init=False)
     _woken: anyio.Event = field(factory=anyio.Event, init=False)
+    _reading: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
 
     async def take(self) -> T | None:
         """Return the next job once there is room; None after the last or `stop()`. Raises what the source raises."""
@@ -36,18 +37,21 @@ class Intake(Generic[T]):
                 await self._woken.wait()
             if self._stopped or self.ended:
                 return None
-            taken = await anext(self.source, None)
-            self.ended = taken is None
-            return taken
+            with anyio.CancelScope() as self._reading:
+                taken = await anext(self.source, None)
+                self.ended = taken is None
+                return taken
+            return None
 
     def wake(self) -> None:
         """Look again whether there is room."""
         self._woken.set()
 
     def stop(self) -> None:
-        """Take nothing more."""
+        """Take nothing more, also if the source, a queue say, still waits for something."""
         self._stopped = True
         self.wake()
+        self._reading.cancel()
 
     async def aclose(self) -> None:
         """Close the source."""

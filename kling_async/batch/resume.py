@@ -23,6 +23,7 @@ from kling_async.batch.outcomes import Skipped
 from kling_async.batch.sinks import Folder
 from kling_async.client.engine import Engine
 from kling_async.client.link import Link
+from kling_async.client.logs import about
 from kling_async.client.queries import Queries
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Pass
@@ -300,7 +301,8 @@ class Resumption:
         try:
             found = await self._queries.clear_up(record.account, record.external_task_id)
         except SubmissionUnknown as error:
-            _log.warning("job %s: %s", record.key, error)
+            fields = about(record, error=error)
+            _log.warning("job %s: %s", record.key, error, extra=fields)
             return
         if found is None:
             ledger.free()
@@ -313,7 +315,10 @@ class Resumption:
         link = self._link(record)
         if link is None:
             _log.warning(
-                "job %s is under way on account %r, which this client lacks", record.key, record.account
+                "job %s is under way on account %r, which this client lacks",
+                record.key,
+                record.account,
+                extra=about(record),
             )
             return
         turnstile = await link.lane(record.model, self._queries.rules.timeouts)
@@ -331,4 +336,4 @@ class Resumption:
             ticket=ticket,
             turnstile=turnstile,
         )
-        self._attached[record.key] = Attach(link, self._engine.poller.watch(link, row))
+        self._attached[record.key] = Attach(link, self._engine.poller.resume(link, row))

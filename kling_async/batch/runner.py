@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterable, Iterable, Sequence
+from contextlib import AsyncExitStack
 
 import anyio
 from anyio.abc import TaskGroup
@@ -49,14 +50,11 @@ __all__ = ["Runner"]
 
 # Outcomes that may wait to be taken, and jobs whose pictures may wait to be saved, before no more input is taken.
 _BACKLOG = 64
-# Places that in-order outcomes may be ahead of the slowest job.
-_WINDOW = 1024
-# Workers wait at their lane, so that it can choose among jobs of different weight: with fewer to choose from a small
-# lane is filled less well. Jobs that hold their pictures in memory wait in smaller numbers.
+_WINDOW = 1024  # places that in-order outcomes may be ahead of the slowest job
+# Workers wait at their lane, which fills less well with fewer to choose from; with pictures in memory fewer wait.
 _MOST_WORKERS = 128
 _MOST_BYTES_WAITING = 256_000_000
-# Seconds that leaving a batch waits for creates under way.
-_GRACE = 10.0
+_GRACE = 10.0  # seconds that leaving a batch waits for creates under way
 
 
 @define(eq=False)
@@ -96,9 +94,7 @@ class Runner:
     ) -> Runner:
         """Put the runner of *jobs* together; nothing happens before `run()`."""
         party = Party()
-        rules = evolve(
-            queries.rules, persistent=True, stall_after=options.stall_after, priority=0, party=party
-        )
+        rules = evolve(queries.rules, persistent=True, stall_after=options.stall_after, party=party)
         return cls(
             engine=engine,
             queries=queries,
@@ -114,7 +110,7 @@ class Runner:
     def __attrs_post_init__(self) -> None:
         self._intake = Intake(entries(self._jobs), self._has_room)
         self._name = secrets.token_hex(8)
-        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
+        self._harvest = Harvest(self._folder, self._deliver)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
         self._splitter = Splitter(self, self._engine, self._queries)
 
@@ -155,21 +151,24 @@ class Runner:
     async def _leave(self, journal: Journal | None) -> None:
         self._intake.stop()
         self._engine.dismiss(self.party, BatchStopped("the batch was left"))
-        with anyio.move_on_after(_GRACE, shield=True):
-            # A create under way may be a paid task: it is carried to its end before the batch is gone.
-            await self.party.quiet()
-        # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
-        self.waiting.leave()
-        self._harvest.abandon()
-        with anyio.CancelScope(shield=True):
-            await self._intake.aclose()
+        async with (
+            AsyncExitStack() as ends
+        ):  # the last one said is done first, each also if another is cut off
+            ends.enter_context(anyio.CancelScope(shield=True))
+            ends.callback(self.outbox.close)
+            ends.callback(self.counts.finish)
+            if self._folder is not None:
+                ends.callback(self._folder.close)
             if journal is not None:
-                await journal.aclose()
-                self.error = self.error or journal.failure
-        if self._folder is not None:
-            self._folder.close()
-        self.counts.finish()
-        self.outbox.close()
+                ends.push_async_callback(journal.aclose)
+            ends.push_async_callback(self._intake.aclose)
+            # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
+            ends.callback(self._harvest.abandon)
+            ends.callback(self.waiting.leave)
+            with anyio.move_on_after(_GRACE):
+                # A create under way may be a paid task: it is carried to its end before the batch is gone.
+                await self.party.quiet()
+        self.error = self.error or (journal.failure if journal is not None else None)
 
     def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
@@ -234,7 +233,7 @@ class Runner:
             return entry
 
     def _pass_over(self, keys: Sequence[str]) -> None:
-        """Deliver the outcomes of rows that were done before; there can be a million of them."""
+        """Deliver the outcomes of rows that were done before; a million, perhaps."""
         for position, key in enumerate(keys, self.counts.taken):
             self.outbox.put(position, DONE.outcome(key))
         self.counts.taken += len(keys)
@@ -302,9 +301,9 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        key = (entry.whole or entry).key
+        key, url = (entry.whole or entry).key, self._engine.callback_url
         name, page, veto = entry.external_task_id, entry.ledger, entry.veto
-        order = await prepare(entry.job, name, key=key, ledger=page, veto=veto)
+        order = await prepare(entry.job, name, url, key=key, ledger=page, veto=veto)
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(order, self._rules)

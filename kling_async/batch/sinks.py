@@ -7,11 +7,13 @@ import os
 import re
 import secrets
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import anyio
 import anyio.to_thread
 from attrs import define, field
 
@@ -54,6 +56,9 @@ class Folder:
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
     # What the results have, as hashes; read when it is first needed, which is seldom.
     _present: set[int] | None = field(default=None, init=False, repr=False)
+    # Held by whatever thread is at work here, which may be one that nobody waits for any more.
+    _writing: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
+    _closed: bool = field(default=False, init=False)
 
     @classmethod
     def at(cls, out: str | os.PathLike[str] | None) -> Folder | None:
@@ -77,7 +82,7 @@ class Folder:
         if the name of its run cannot be read and there is no *journal* either that knows it.
         """
         try:
-            await anyio.to_thread.run_sync(self._open, journal)
+            await self._in_thread(self._open, journal)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ConfigError(
@@ -110,8 +115,8 @@ class Folder:
         if not self.run_name:
             self.run_name = journal.run
             self.placed = journal.pictures is None
-            await anyio.to_thread.run_sync(_write_name, self.path / RUN, journal.run, self.placed)
-        await anyio.to_thread.run_sync(self._begin, journal.clean)
+            await self._in_thread(_write_name, self.path / RUN, journal.run, self.placed)
+        await self._in_thread(self._begin, journal.clean)
         if not journal.clean:
             ended = await journal.ask(_ended)
             if ended:
@@ -132,7 +137,7 @@ class Folder:
 
     async def set_aside(self, record: JobRecord) -> None:
         """Move the pictures that *record* names out of the way of a new attempt, to `earlier/` beside them."""
-        await anyio.to_thread.run_sync(self._set_aside, record)
+        await self._in_thread(self._set_aside, record)
 
     def _set_aside(self, record: JobRecord) -> None:
         for name in (record.result or {}).get("files", ()):
@@ -143,7 +148,7 @@ class Folder:
 
     async def write(self, rows: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Append the lines of *rows*, with *once* only those not there yet; the operating system has them on return."""
-        await anyio.to_thread.run_sync(self._write, rows, once)
+        await self._in_thread(self._write, rows, once)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], once: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
         assert self._lines is not None, "a folder is opened before it is written to"
@@ -161,15 +166,32 @@ class Folder:
     async def sync(self) -> None:
         """Have all lines survive a power cut."""
         assert self._lines is not None, "a folder is opened before it is written to"
-        await anyio.to_thread.run_sync(os.fsync, self._lines.fileno())
+        await self._in_thread(os.fsync, self._lines.fileno())
+
+    async def _in_thread(self, work: Callable[..., None], *args: Any) -> None:
+        """Do *work* in a thread; who is cancelled meanwhile leaves when it is over, and then nothing more is done here."""
+        try:
+            await anyio.to_thread.run_sync(self._do, work, *args)
+        except anyio.get_cancelled_exc_class():
+            self._closed = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
+            raise
+
+    def _do(self, work: Callable[..., None], *args: Any) -> None:
+        with self._writing:
+            if not self._closed:
+                work(*args)
 
     def close(self) -> None:
-        """Close what is open and let go of the folder; safe to call again."""
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
-        if self._lock is not None:
-            self._lock.release()
+        """Close what is open, once what is being written is whole, and let go of the folder; safe to call again."""
+        with self._writing:
+            self._closed = True
+            if self._lines is not None:
+                self._lines.close()
+                self._lines = None
+            if self._lock is not None:
+                self._lock.release()
 
 
 def _run_name(file: Path, *, known: bool) -> tuple[str, bool]:

@@ -25,7 +25,7 @@ from kling_async.errors import JournalError, KlingError, NoFreeSlot, RateLimited
 from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Recovered, Refused, Retried, Submitted, Waiting
+from kling_async.protocol.events import Dropped, Recovered, Refused, Retried, Submitted, Waiting
 from kling_async.protocol.flows import Doubt, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
@@ -95,6 +95,13 @@ class Creation:
     _patience: Patience
     _ticket: Pass = field(init=False)
     _began: float = field(init=False, default=0.0)
+    # Whether a create is under way that its caller has left.
+    goes_on: bool = field(init=False, default=False)
+
+    @property
+    def account(self) -> str:
+        """The account that was chosen."""
+        return self._link.name
 
     async def run(self) -> Tracked:
         """
@@ -122,6 +129,8 @@ class Creation:
                 if self._ticket.queued:
                     # The create was refused in this very pass of the loop, and its ticket waits again.
                     self._turnstile.leave(self._ticket)
+                else:
+                    self.goes_on = True
                 raise
             if isinstance(result, Tracked):
                 return result
@@ -185,15 +194,32 @@ class Creation:
         except SubmissionUnknown as error:
             # The task may be there and hold its slots, so they are held too until it is found or known to be absent.
             self._track(order.external_task_id)
+            self._emit_left(error)
             return error
         except KlingError as error:
             self._step_back(error)
+            self._emit_left(error)
             return error
+        except asyncio.CancelledError:
+            # Only the end of the client cuts a create off. Its caller is not cancelled by that, and must know.
+            return self._cut_off()
         self._turnstile.accepted(self._ticket)
         if order.ledger is not None:
             order.ledger.made(submission.task_id, self._link.name, order.units)
         self._emit_made(submission)
         return self._track(submission.task_id)
+
+    def _cut_off(self) -> SubmissionUnknown:
+        name = self._order.external_task_id
+        if self._order.ledger is not None:
+            self._order.ledger.doubt()
+        error = SubmissionUnknown(
+            f"the client was closed while a create was under way; there may be a task {name}, and it would be charged: "
+            f"look it up with retrieve({name!r})",
+            name,
+        )
+        self._emit_left(error)
+        return error
 
     def _track(self, ask_for: str) -> Tracked:
         row = Tracked(
@@ -246,6 +272,18 @@ class Creation:
                 )
             )
 
+    def _emit_left(self, error: KlingError) -> None:
+        # Whoever still waits for the create is told by raising, and its end is told where that is last seen.
+        if self._tools.emitter.active and self._ticket.abandoned:
+            self._tools.emitter.emit(
+                Dropped(
+                    account=self._link.name,
+                    key=self._order.key,
+                    external_task_id=self._order.external_task_id,
+                    error=error,
+                )
+            )
+
     def _emit_waiting(self) -> None:
         if self._tools.emitter.active:
             self._tools.emitter.emit(
@@ -254,6 +292,7 @@ class Creation:
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
                     slots=self._order.slots,
+                    model=self._order.model,
                 )
             )
 

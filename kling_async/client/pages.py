@@ -54,6 +54,8 @@ async def attach_page(queries: Queries, ledger: Ledger) -> Tracked:
         found = await queries.clear_up(record.account, record.external_task_id)
         if found is None:
             ledger.free()
+            # On the disk before anybody is told: whoever hears it may use the id again at once.
+            await ledger.journal.flush()
             raise TaskNotFound(f"the create of {record.external_task_id} made no task", 1201, 400)
         ledger.made(found[1].task_id, found[0].name, record.units)
     row = await queries.attach(ledger.record.task_id)

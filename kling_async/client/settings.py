@@ -10,9 +10,10 @@ from attrs import field, frozen
 
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Credentials, credentials_from, credentials_from_env
+from kling_async.protocol.callbacks import Verifier
 from kling_async.protocol.endpoints import base_url
 
-__all__ = ["Account", "Settings", "gather", "proxy_of"]
+__all__ = ["Account", "Settings", "gather", "proxy_of", "verifier_of"]
 
 
 @frozen
@@ -94,6 +95,13 @@ def _slots(value: object) -> int | None:
     if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= 1_000_000:
         raise ConfigError(f'slots: expected "auto" or a whole number above 0, found {value!r}')
     return text
+
+
+def verifier_of(secret: str | None, env: Mapping[str, str] | None = None) -> Verifier | None:
+    """Return what knows callbacks signed with *secret*, or with that of *env* (the process's own if None); None without any."""
+    env = os.environ if env is None else env
+    found = secret if secret is not None else env.get("KLING_WEBHOOK_SECRET") or None
+    return None if found is None else Verifier.of(found.strip())
 
 
 def proxy_of(text: str | None) -> str | None:

@@ -15,7 +15,7 @@ from attrs import define, field
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.errors import ApiError, KlingError
-from kling_async.protocol.events import LaneChanged, LaneStopped
+from kling_async.protocol.events import LaneChanged, LaneMoved, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
 
 __all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed", "TurnstileMoved"]
@@ -91,6 +91,7 @@ class Turnstile:
     troubled_since: float | None = field(default=None, init=False)
     _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
     _closed: KlingError | None = field(default=None, init=False, repr=False)
+    _told: LaneMoved | None = field(default=None, init=False, repr=False)
     # Told when there are slots that nobody here waits for.
     on_spare: Callable[[Turnstile, int], None] | None = field(default=None, repr=False)
 
@@ -249,6 +250,8 @@ class Turnstile:
             self.on_spare(self, spare)
         if again is not None:
             self._timer = self._clock.later(again - now, self._turn)
+        if self._emitter.active:
+            self._emit_moved()
         for change in self.lane.changes():
             self._emitter.emit(
                 LaneChanged(
@@ -259,3 +262,12 @@ class Turnstile:
                     reason=change.reason,
                 )
             )
+
+    def _emit_moved(self) -> None:
+        lane = self.lane
+        moved = LaneMoved(
+            account=self.account, model=self.model, limit=lane.limit, held=lane.held, waiting=lane.waiting
+        )
+        if moved != self._told:
+            self._told = moved
+            self._emitter.emit(moved)

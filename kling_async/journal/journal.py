@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -99,7 +99,16 @@ class Journal:
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
         begin = {"run": run or secrets.token_hex(8)} | ({} if placed else {"pictures": ""})
-        journal = cls(path, *await anyio.to_thread.run_sync(_open, path, begin, instead_of))
+        opening = _Opening()
+        try:
+            parts = await anyio.to_thread.run_sync(opening.run, path, begin, instead_of)
+        except BaseException:
+            # Whoever is cancelled here leaves the thread at work, which has the lock or will have it.
+            opening.abandoned = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(opening.undo)
+            raise
+        journal = cls(path, *parts)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -249,9 +258,38 @@ def _resolve(done: asyncio.Future[object] | None, error: Exception | None, value
         done.set_result(value)
 
 
-def _open(
-    path: Path, begin: dict[str, str], instead_of: Callable[[Path], None] | None
-) -> tuple[str, bool, bool, bool, bool, str | None, Storage, Storage, OwnerLock]:
+_Parts: TypeAlias = "tuple[str, bool, bool, bool, bool, str | None, Storage, Storage, OwnerLock]"
+
+
+@define(eq=False)
+class _Opening:
+    """The opening of a journal in a thread, which can be taken back when nobody waits for it any more."""
+
+    abandoned: bool = False
+    _parts: _Parts | None = None
+    _lock: threading.Lock = field(factory=threading.Lock)
+
+    def run(self, path: Path, begin: dict[str, str], instead_of: Callable[[Path], None] | None) -> _Parts:
+        """Open the files; blocks."""
+        with self._lock:
+            self._parts = _open(path, begin, instead_of)
+            parts = self._parts
+        if self.abandoned:
+            self.undo()
+        return parts
+
+    def undo(self) -> None:
+        """Close what was opened, once that is known; blocks, and is safe to call again."""
+        with self._lock:
+            if self._parts is not None:
+                *_, storage, reader, lock = self._parts
+                self._parts = None
+                reader.close()
+                storage.close()
+                lock.release()
+
+
+def _open(path: Path, begin: dict[str, str], instead_of: Callable[[Path], None] | None) -> _Parts:
     """Return what a `Journal` is made of; *begin* is what a new one is to say of its run."""
     # Beside the file itself, which can have more than one name.
     real = path.resolve()

@@ -15,7 +15,15 @@ from attrs import define, field, frozen
 
 from kling_async.errors import ConfigError
 
-__all__ = ["ApiKey", "Credentials", "KeyPair", "Signer", "credentials_from", "credentials_from_env"]
+__all__ = [
+    "ApiKey",
+    "Credentials",
+    "KeyPair",
+    "Sealed",
+    "Signer",
+    "credentials_from",
+    "credentials_from_env",
+]
 
 # The vendor's sample: valid for 30 minutes from five seconds ago. No longest life is documented.
 LIFETIME = 1800.0
@@ -31,6 +39,16 @@ WHERE_KEYS_ARE_MADE = "https://kling.ai/dev/api-key"
 
 def _hint(secret: str) -> str:
     return repr(f"{secret[:3]}…{secret[-2:]}" if len(secret) >= 12 else "…")
+
+
+@frozen
+class Sealed:
+    """A secret on its way through functions, whose local variables a traceback may show; no string, so that none can."""
+
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "***"
 
 
 @frozen

@@ -139,14 +139,13 @@ class ImageSource:
             raise InvalidJob.because(field, "base64 text of a picture", found, "pass only the base64 text")
         body = text[prefix.end() :] if prefix else text
         fault = _base64_fault(body)
-        if fault:
-            raise InvalidJob.because(field, rule, *fault)
-        try:
-            return cls(data=binascii.a2b_base64(body, strict_mode=True))
-        except ValueError as error:
-            raise InvalidJob.because(
-                field, rule, f"a text that cannot be decoded ({error})", "encode the file again"
-            ) from error
+        if not fault:
+            try:
+                return cls(data=binascii.a2b_base64(body, strict_mode=True))
+            except ValueError as error:
+                fault = f"a text that cannot be decoded ({error})", "encode the file again"
+        del text, body  # a traceback may show local variables
+        raise InvalidJob.because(field, rule, *fault)
 
     @classmethod
     def _of_text(cls, text: str, field: str) -> ImageSource:
