@@ -538,7 +538,7 @@ async def test_closing_the_client_first_is_told(tmp_path: Path) -> None:
         await until(lambda: len(emulator.tasks) == 5)
         await kling.aclose()
         with pytest.raises(ConfigError, match="closed"):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await waiting
 
 
