@@ -142,6 +142,8 @@ EXTRAS = {
         },
     ),
     "dotenv": ("python-dotenv", {}),
+    "pillow_heif": ("pillow-heif", {}),
+    "obstore": ("obstore", {}),
     "jinja2": ("jinja2", {}),
     "pybase64": ("pybase64", {}),
     "msgspec": ("msgspec", {"protocol.quick": "loaded for the first list page, if it is there"}),

@@ -12,6 +12,7 @@ from kling_async.batch.manifest import BadRow, Passed, Row
 from kling_async.batch.origin import Origin
 from kling_async.errors import BatchStopped, InvalidJob, KlingError
 from kling_async.journal.ledger import Ledger
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.parts import shown_key
 from kling_async.protocol.tasks import Task
@@ -31,7 +32,7 @@ class Entry:
 
     *attempts* counts the tasks made for it, *committed* is what it counts against the budget, in units, *ledger* its
     page in the journal. A job made as several tasks has *parts* and in the end their *tasks*; a part is an entry too,
-    with its *number* from 1 and the *whole* it belongs to.
+    with its *number* from 1 and the *whole* it belongs to. *fitted* is what was changed of its pictures.
     """
 
     position: int
@@ -51,6 +52,7 @@ class Entry:
     # Why no more parts of it are to be sent.
     broken: KlingError | None = None
     number: int = 0
+    fitted: tuple[Fitted, ...] = ()
     _fingerprint: str = field(default="", init=False, repr=False)
 
     def fingerprint(self) -> str:

@@ -226,6 +226,7 @@ def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
         account=crop.account,
         external_task_id=crop.entry.external_task_id,
         parts=crop.entry.tasks,
+        fitted=crop.entry.fitted,
     )
 
 
@@ -240,4 +241,5 @@ def failed(entry: Entry, error: KlingError, task: Task | None, account: str) -> 
         account=account,
         external_task_id=entry.external_task_id,
         parts=entry.tasks,
+        fitted=entry.fitted,
     )

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from kling_async.errors import BatchStopped, KlingError
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.tasks import Task
 
@@ -23,7 +24,8 @@ class Succeeded:
     *files* are the paths of the pictures in their order, *units* is what the service says it cost (None where it says
     nothing), *attempts* how many tasks were made for the job. *job* is None only for a task that an earlier run made and
     whose row is no longer in the input. For a job that was split, *parts* are its tasks and *task* is all of them in one:
-    their pictures in order, their units added up, their ids with commas between; *attempts* counts such sets.
+    their pictures in order, their units added up, their ids with commas between; *attempts* counts such sets. *fitted* is
+    what was changed of the job's pictures to bring them within the rules (`fit="auto"`).
     """
 
     key: str
@@ -35,6 +37,7 @@ class Succeeded:
     account: str = ""
     external_task_id: str = ""
     parts: tuple[Task, ...] = field(default=(), repr=False)
+    fitted: tuple[Fitted, ...] = ()
 
     def unwrap(self) -> Task:
         """Return the task."""
@@ -59,6 +62,7 @@ class Failed:
     account: str = ""
     external_task_id: str = ""
     parts: tuple[Task, ...] = field(default=(), repr=False)
+    fitted: tuple[Fitted, ...] = ()
 
     def unwrap(self) -> Task:
         """Raise *error*."""

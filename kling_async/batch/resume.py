@@ -31,6 +31,7 @@ from kling_async.errors import InvalidJob, JournalError, KlingError, SubmissionU
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
 from kling_async.protocol.parts import part_job, part_key
@@ -212,6 +213,8 @@ class Resumption:
             )
         entry.external_task_id = ledger.record.external_task_id
         entry.attempts = ledger.record.attempt
+        told = (ledger.record.result or {}).get("fitted", ())
+        entry.fitted = tuple(Fitted.from_json(each) for each in told)
         return self._place_known(entry.key, ledger.record)
 
     async def _look(self, entry: Entry) -> Disposition:

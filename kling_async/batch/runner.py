@@ -299,9 +299,10 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        key, url = (entry.whole or entry).key, self._engine.callback_url
+        whole = entry.whole or entry
         name, page, veto = entry.external_task_id, entry.ledger, entry.veto
-        order = await prepare(entry.job, name, url, key=key, ledger=page, veto=veto)
+        order = await prepare(self._queries, entry.job, name, key=whole.key, ledger=page, veto=veto)
+        whole.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(order, self._rules)

@@ -264,6 +264,7 @@ def _cut_last_line(file: Path) -> None:
 def result_row(outcome: Outcome, root: Path | None, finished_at: datetime) -> dict[str, Any]:
     """Return *outcome* as it stands in `results.jsonl`; files are relative to *root*."""
     task = None if isinstance(outcome, Skipped) else outcome.task
+    fitted = () if isinstance(outcome, Skipped) else outcome.fitted
     return {
         "key": outcome.key,
         "status": _STATUS[type(outcome)],
@@ -277,6 +278,8 @@ def result_row(outcome: Outcome, root: Path | None, finished_at: datetime) -> di
         "attempts": 0 if isinstance(outcome, Skipped) else outcome.attempts,
         "created_at": _moment(task.created_at) if task else None,
         "finished_at": _moment(finished_at),
+        # Only where there is something to tell.
+        **({"fitted": [each.as_json() for each in fitted]} if fitted else {}),
     }
 
 

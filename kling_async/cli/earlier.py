@@ -8,11 +8,12 @@ results never mix: a task of an emulator that is gone must not be asked of the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from kling_async.errors import ConfigError
 from kling_async.journal.storage import Storage
@@ -41,17 +42,30 @@ def journal_of(out: Path) -> Path:
 
 @frozen(kw_only=True)
 class Command:
-    """What made a folder: the *manifest*, and whether it was *emulated*."""
+    """
+    What made a folder: the *manifest*, and whether it was *emulated*.
+
+    *shared* is what all rows of a folder of pictures have, *fit* and *verify* are how pictures were taken in.
+    """
 
     manifest: str
     emulated: bool
+    shared: Mapping[str, Any] = field(factory=dict)
+    fit: Literal["auto"] | None = None
+    verify: Literal["header", "full"] = "header"
 
     @classmethod
     def of(cls, out: Path) -> Command | None:
         """Read the command of *out*; None for a folder that has none."""
         try:
             row = json.loads((out / COMMAND).read_bytes())
-            return cls(manifest=str(row["manifest"]), emulated=bool(row["emulated"]))
+            return cls(
+                manifest=str(row["manifest"]),
+                emulated=bool(row["emulated"]),
+                shared=dict(row.get("shared", {})),
+                fit=row.get("fit"),
+                verify=row.get("verify", "header"),
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

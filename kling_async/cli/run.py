@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kling_async.cli.environment import connects
+from kling_async.cli.intake import shares, takes_pictures
 from kling_async.cli.voice import Voice, finish, speaks
 
 __all__ = ["run_command", "spends"]
@@ -39,6 +40,7 @@ def spends(command: Any) -> Any:
 Examples:
   kling-async run jobs.jsonl -o out --emulator
   kling-async run jobs.csv -o out --budget 5000 --yes
+  kling-async run photos -o out --style watercolour.png --prompt "as a painting" --fit auto
 
 Running it again continues where it was left, even by a crash; nothing is paid for twice.
 """,
@@ -54,11 +56,13 @@ Running it again continues where it was left, even by a crash; nothing is paid f
 @click.option("--emulator", is_flag=True, help="Use the local emulator: nothing is sent, nothing charged.")
 @click.option("--update", is_flag=True, help="Do rows anew that changed under their key since they ended.")
 @click.option("--strict", is_flag=True, help="Check everything first; send nothing if any row is bad.")
+@takes_pictures
+@shares
 @speaks
 @connects
 def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -> None:
     """
-    Run MANIFEST (JSONL, CSV, TSV) and save the pictures.
+    Run MANIFEST (JSONL, CSV, TSV, or a folder of pictures) and save the pictures.
 
     Shows the target and the cost first and asks once.
     """
@@ -70,6 +74,9 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     refuse_unasked(settings)
     if strict:
         from kling_async.cli.check import refuse_bad_rows
+        from kling_async.protocol.fitting import PictureRules
 
-        anyio.run(refuse_bad_rows, manifest)
+        anyio.run(
+            refuse_bad_rows, manifest, settings.shared, PictureRules(fit=settings.fit, verify=settings.verify)
+        )
     finish(anyio.run(run_manifest, settings, voice))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from kling_async.cli.environment import Connection, writable_folder
 from kling_async.cli.money import dollars, duration, plural
@@ -43,6 +43,9 @@ class Settings:
     yes: bool = False
     in_order: bool = False
     update: bool = False
+    shared: Mapping[str, Any] = field(factory=dict)
+    fit: Literal["auto"] | None = None
+    verify: Literal["header", "full"] = "header"
 
     @property
     def asks(self) -> bool:
@@ -59,7 +62,21 @@ class Settings:
         words = ["kling-async", "run", str(self.manifest), "-o", str(self.out)]
         words += ["--journal", str(self.journal)] if self.journal else []
         words += ["--emulator"] if self.emulator else []
+        words += ["--fit", self.fit] if self.fit else []
+        words += ["--verify", self.verify] if self.verify != "header" else []
+        words += [word for name, value in self.shared.items() for word in (_OPTIONS[name], str(value))]
         return shlex.join(words)
+
+
+_OPTIONS = {
+    "scene_image": "--scene",
+    "style_image": "--style",
+    "prompt": "--prompt",
+    "negative_prompt": "--negative-prompt",
+    "n": "-n",
+    "aspect_ratio": "--aspect-ratio",
+    "model_name": "--model",
+}
 
 
 def refuse_unasked(settings: Settings) -> None:
@@ -84,15 +101,23 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
     from kling_async.cli.views import choose_view
 
     with reading_manifest():
-        rows = read_manifest(settings.manifest)
+        rows = read_manifest(settings.manifest, settings.shared)
     board = Board(monotonic)
     async with _client(settings, board) as (kling, target):
         writable_folder(settings.out)
-        Command(manifest=str(settings.manifest.absolute()), emulated=settings.emulator).keep(settings.out)
+        Command(
+            manifest=str(settings.manifest.absolute()),
+            emulated=settings.emulator,
+            shared=settings.shared,
+            fit=settings.fit,
+            verify=settings.verify,
+        ).keep(settings.out)
         if settings.emulator and settings.journal_path.exists():
             # The emulator they ran on is gone, and they cost nothing.
             await forget_running(settings.journal_path)
-        counting = Counting(lambda: estimate(settings.manifest, settings.journal_path), board)
+        counting = Counting(
+            lambda: estimate(settings.manifest, settings.journal_path, settings.shared), board
+        )
         await counting.begin(wait=settings.asks)
         for line in (*target, *_plan(settings, counting.result)):
             voice.say(line)
@@ -108,6 +133,8 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
             split=settings.split,
             in_order=settings.in_order,
             update=settings.update,
+            fit=settings.fit,
+            verify=settings.verify,
         )
         view = choose_view(voice, emulated=settings.emulator)
         beside = None if counting.result else counting.count
@@ -156,6 +183,7 @@ def _plan(settings: Settings, found: Estimate | None) -> list[str]:
         f"manifest  {settings.manifest}: {work}",
         f"output    {settings.out}",
         f"cost      {cost}{free}{budget}",
+        *(["intake    pictures are made to fit, each change is told"] if settings.fit else []),
     ]
 
 
@@ -189,6 +217,7 @@ def summary(ending: Ending, out: Path) -> dict[str, Any]:
         "failed": stats.failed,
         "skipped": stats.skipped,
         "failed_before": ending.failed_before,
+        "fitted": ending.fitted,
         "images": stats.images,
         "units": float(stats.units),
         "dollars": round(float(stats.units) * 0.0035, 4),
@@ -216,6 +245,8 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
         voice.say(
             f"{stats.skipped - ending.failed_before:,} had been done before, {ending.failed_before:,} failed before"
         )
+    if ending.fitted:
+        voice.say(f"{plural(ending.fitted, 'picture')} changed to fit the rules; each is told in the results")
     voice.say(f"pictures  {settings.out / 'images'}")
     voice.say(f"results   {settings.out / 'results.jsonl'}")
     if ending.error is not None:

@@ -69,7 +69,15 @@ Examples:
 def retry_command(*, out: Path, codes: tuple[str, ...], voice: Voice, **options: Any) -> None:
     """Try again what failed in OUT, as new attempts, and finish the run."""
     command = _command_of(out)
-    settings = Settings(manifest=Path(command.manifest), out=out, emulator=command.emulated, **options)
+    settings = Settings(
+        manifest=Path(command.manifest),
+        out=out,
+        emulator=command.emulated,
+        shared=command.shared,
+        fit=command.fit,
+        verify=command.verify,
+        **options,
+    )
     refuse_unasked(settings)
     if not settings.emulator:
         settings.connection.describe()  # what is wrong with it is told before anything changes
@@ -89,11 +97,13 @@ async def _reopen(journal: Path, codes: tuple[str, ...]) -> int:
 @connects
 def recover_command(*, out: Path, manifest: Path | None, connection: Connection, voice: Voice) -> None:
     """Rebuild the lost or damaged journal of OUT from the manifest and the service's list. Submits nothing."""
-    path = manifest or Path(_command_of(out).manifest)
+    command = Command.of(out) if manifest is not None else _command_of(out)
+    path = manifest or Path(command.manifest if command else "")
+    shared = command.shared if command is not None and path.is_dir() else None
 
     async def recover() -> None:
         with reading_manifest():
-            rows = read_manifest(path)
+            rows = read_manifest(path, shared)
         async with connection.open() as kling:
             found = await kling.recover(rows, out=out)
         old = str(found.old_journal) if found.old_journal else None

@@ -28,11 +28,16 @@ from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer
 from kling_async.protocol.callbacks import Verifier, private_address
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
+from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.packs import Pack
 from kling_async.protocol.tasks import Task
 from kling_async.transport.downloads import FetchRules
+from kling_async.transport.fitting import require_pillow
+from kling_async.transport.larder import Larder
 from kling_async.transport.sessions import Connection, Session
+from kling_async.transport.stock import Stock
+from kling_async.transport.turns import Turns
 
 if TYPE_CHECKING:
     import aiohttp
@@ -63,6 +68,10 @@ class Kling:
     that nobody can guess is added to it, and each create without an address of its own names the result, `callbacks.address`.
     With *webhook_secret*, or `KLING_WEBHOOK_SECRET`, only callbacks signed with it are heeded.
 
+    *fit* `"auto"` brings pictures within the rules and tells what it changed, *verify* `"full"` decodes each one once to
+    see that it is sound; both need the extra `images`. *picture_cache* is how many bytes of pictures that several jobs
+    use are kept ready to be sent.
+
     Raises `ConfigError` for credentials or options that cannot work.
     """
 
@@ -89,6 +98,9 @@ class Kling:
         callback_url: str | None = None,
         webhook_secret: str | None = None,
         on_event: Watcher | Iterable[Watcher] | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] = "header",
+        picture_cache: int = 64_000_000,
     ) -> None:
         # A traceback may show local variables, so what is secret is in none from here on.
         given = Account("default", api_key=api_key, access_key=access_key, secret_key=secret_key)
@@ -109,7 +121,7 @@ class Kling:
             raise error.with_traceback(None) from None
         finally:
             del proxy, base_url, webhook_secret
-        watchers = _watchers(on_event)
+        watchers, pictures = _watchers(on_event), _picture_rules(fit, verify)
         timeouts = Timeouts.of(timeout)
         clock = self._clock
         fetch = FetchRules(
@@ -119,11 +131,13 @@ class Kling:
             trust_env=trust_env,
         )
         self._base_url = settings.base_url
-        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries))
-        sessions = [Session(connection, session) for _ in settings.accounts]
+        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries), pictures=pictures)
+        turns, larder = Turns(), Larder(_bytes("picture_cache", picture_cache))
+        sessions = [Session(connection, session, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         self._downloads = Downloads.under(fetch, clock, self._engine.emitter)
         self._engine.journal_path = None if journal is None else Path(journal)
+        self._engine.stock = Stock(larder)
         self._callbacks = _callbacks(self._engine, callback_url, verifier)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         for watcher in watchers:
@@ -151,9 +165,14 @@ class Kling:
         return self._callbacks
 
     def with_options(
-        self, *, timeout: float | Timeouts | None = None, max_retries: int | None = None
+        self,
+        *,
+        timeout: float | Timeouts | None = None,
+        max_retries: int | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Kling:
-        """Return a view of this client with other time limits or retries: same sessions, slots and poller."""
+        """Return a view of this client with other limits or ways with pictures: same sessions, slots and poller."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._is_view = True
@@ -161,6 +180,9 @@ class Kling:
             view._rules = evolve(view._rules, timeouts=Timeouts.of(timeout))
         if max_retries is not None:
             view._rules = evolve(view._rules, retries=_retries(max_retries))
+        now = view._rules.pictures
+        if fit is not None or verify is not None:
+            view._rules = evolve(view._rules, pictures=_picture_rules(fit or now.fit, verify or now.verify))
         return view
 
     def batch(
@@ -178,6 +200,8 @@ class Kling:
         max_failures: int | None = None,
         task_timeout: float | None = 1800.0,
         stall_after: float = 600.0,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Batch:
         """
         Run many jobs; outcomes come as they finish, from an iterable that may be endless.
@@ -191,7 +215,7 @@ class Kling:
         *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
         job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
         task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
-        the rest of the jobs stays undone.
+        the rest of the jobs stays undone. *fit* and *verify* are as for the client; each outcome tells what was `fitted`.
         """
         # The face of the package lies above its body: the one import that points downwards, made late.
         from kling_async.batch.batch import Batch, BatchOptions
@@ -209,7 +233,8 @@ class Kling:
             task_timeout=task_timeout,
             stall_after=stall_after,
         )
-        return Batch(self._engine, self._queries(MultiImage.path), jobs, options)
+        view = self.with_options(fit=fit, verify=verify)
+        return Batch(self._engine, view._queries(MultiImage.path), jobs, options)  # noqa: SLF001  # a view of this client
 
     async def recover(
         self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
@@ -317,6 +342,18 @@ class AccountResource:
         for link in self._engine.links:
             found += await link.packs(self._rules.timeouts, patience)
         return tuple(found)
+
+
+def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"]) -> PictureRules:
+    rules = PictureRules(fit=fit, verify=verify)
+    require_pillow(rules)
+    return rules
+
+
+def _bytes(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name}: expected a number of bytes from 0 up, found {value!r}")
+    return value
 
 
 def _watchers(given: Watcher | Iterable[Watcher] | None) -> tuple[Watcher, ...]:
