@@ -31,6 +31,7 @@ ORDER = (
     "protocol",
     "transport",
     "journal",
+    "slots",
     "client",
     "batch",
     "emulator",
@@ -143,6 +144,7 @@ EXTRAS = {
     "pybase64": ("pybase64", {}),
     "msgspec": ("msgspec", {}),
     "uvloop": ("uvloop", {}),
+    "redis": ("redis", {}),
     "pytest": ("pytest", {"testing.plugin": "only pytest loads it"}),
 }
 

@@ -22,13 +22,16 @@ from kling_async.client.multi_image import MultiImageResource
 from kling_async.client.poller import Poller
 from kling_async.client.queries import Queries
 from kling_async.client.results import Downloads
-from kling_async.client.settings import Account, Settings, gather, proxy_of
+from kling_async.client.settings import Account, Settings, gather, proxy_of, shared
+from kling_async.client.sharing import Sharing
 from kling_async.errors import ConfigError
-from kling_async.protocol.auth import Signer
+from kling_async.protocol.auth import Signer, fingerprint
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
 from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.limits import Limit
 from kling_async.protocol.packs import Pack
 from kling_async.protocol.tasks import Task
+from kling_async.slots.store import SlotStore
 from kling_async.transport.downloads import FetchRules
 from kling_async.transport.sessions import Connection, Session
 
@@ -50,7 +53,8 @@ class Kling:
     `KLING_SECRET_KEY`; the same with `KLINGAI_`). Making a client needs no network and no running loop. Use it as
     `async with Kling() as kling:`, or call `aclose()` in the end.
 
-    *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it.
+    *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it; or a
+    store of `kling_async.slots` that shares them with other processes.
     *timeout* is the seconds of one request or a `Timeouts`; waits for tasks have their own. *max_retries* counts
     repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
     is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
@@ -68,7 +72,7 @@ class Kling:
         accounts: Sequence[Account] | None = None,
         base_url: str | None = None,
         region: Literal["global", "cn"] | None = None,
-        slots: int | Literal["auto"] = "auto",
+        slots: int | Literal["auto"] | SlotStore = "auto",
         timeout: float | Timeouts | None = None,
         max_retries: int = 2,
         min_poll_interval: float = 0.5,
@@ -78,12 +82,13 @@ class Kling:
         journal: str | PathLike[str] | None = None,
         on_event: Watcher | None = None,
     ) -> None:
+        store = None if isinstance(slots, int | str) else shared(slots)
         settings = gather(
             api_key=api_key,
             access_key=access_key,
             secret_key=secret_key,
             accounts=accounts,
-            slots=slots,
+            slots="auto" if store is not None else slots,
             address=base_url,
             region=region,
         )
@@ -101,6 +106,11 @@ class Kling:
         self._downloads = Downloads.under(fetch, clock)
         sessions = [Session(connection, session) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
+        self._store = store
+        if store is not None:
+            for link, (_, credentials, _) in zip(self._engine.links, settings.accounts, strict=True):
+                link.slots = link.slots or store.limit
+                link.share = _sharer(store, fingerprint(credentials), clock, self._engine.background)
         self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         if on_event is not None:
@@ -215,6 +225,8 @@ class Kling:
         """
         await self._engine.aclose()
         await self._downloads.aclose()
+        if self._store is not None:
+            await self._store.aclose()
 
     def __repr__(self) -> str:
         state = "closed" if self._engine.closed else f"{self._engine.poller.watching} tasks"
@@ -249,6 +261,12 @@ def _engine(
     interval = seconds("min_poll_interval", min_poll_interval)
     poller = Poller(clock, background, emitter, rules.timeouts, interval)
     return Engine(links, clock, background, emitter, poller)
+
+
+def _sharer(
+    store: SlotStore, account: str, clock: Clock, background: Background
+) -> Callable[[str, Limit], Sharing]:
+    return lambda model, limit: Sharing(f"{account}:{model}", limit, store, clock, background)
 
 
 def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Link, str, Task], Task]:

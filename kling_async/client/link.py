@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
 
 from attrs import define, evolve, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
+from kling_async.client.sharing import Sharing
 from kling_async.client.turnstile import Turnstile
 from kling_async.errors import KlingError
 from kling_async.protocol.auth import Signer
@@ -26,9 +27,12 @@ from kling_async.protocol.requests import Request, costs_request
 from kling_async.protocol.slots import Lane, Limit
 from kling_async.transport.sessions import Session
 
-__all__ = ["Link"]
+__all__ = ["Guard", "Link"]
 
 T = TypeVar("T")
+
+# Calls what sends a create, when it may be sent: it is given the seconds that may take, and gives the latest moment.
+Guard: TypeAlias = Callable[[float, Callable[[float], Awaitable[Reply]]], Awaitable[Reply]]
 
 # Packs last 30 or 90 days; what was bought in the last year is asked for.
 _PACKS_SINCE = 365 * 86_400
@@ -50,6 +54,8 @@ class Link:
     slots: int | None
     _clock: Clock = field(repr=False)
     _emitter: Emitter = field(repr=False)
+    # Makes the shared side of a lane, given its model and limit; None if no other process uses the account.
+    share: Callable[[str, Limit], Sharing] | None = field(default=None, repr=False, kw_only=True)
     lanes: dict[str, Turnstile] = field(factory=dict, init=False, repr=False)
     stopped: KlingError | None = field(default=None, init=False)
     # Told when a lane has slots that nobody waits for there.
@@ -59,9 +65,13 @@ class Link:
     _learning: asyncio.Lock | None = field(default=None, init=False, repr=False)
 
     async def drive(
-        self, flow: Flow[T], timeouts: Timeouts, watch: Callable[[Step], None] | None = None
+        self,
+        flow: Flow[T],
+        timeouts: Timeouts,
+        watch: Callable[[Step], None] | None = None,
+        guard: Guard | None = None,
     ) -> T:
-        """Carry *flow* to its end; *watch* is told of every `Wait` and `Doubt`."""
+        """Carry *flow* to its end; *watch* is told of every `Wait` and `Doubt`, *guard* lets creates through."""
         token = ""
         answer: Any = None
         try:
@@ -70,7 +80,7 @@ class Link:
                 try:
                     if isinstance(step, Send):
                         token = self.signer.token(self._clock.now(), self._clock.wall())
-                        answer = await self.session.send(step.request, token, timeouts)
+                        answer = await self._send(step.request, token, timeouts, guard)
                     else:
                         answer = await self._take_step(step, token, watch)
                 except KlingError as error:
@@ -82,6 +92,12 @@ class Link:
             return result
         finally:
             flow.close()
+
+    async def _send(self, request: Request, token: str, timeouts: Timeouts, guard: Guard | None) -> Reply:
+        if guard is None or request.body is None:
+            return await self.session.send(request, token, timeouts)
+        limit = timeouts.for_body(request.body.length)
+        return await guard(limit, lambda until: self.session.send(request, token, timeouts, not_after=until))
 
     async def _take_step(self, step: Step, token: str, watch: Callable[[Step], None] | None) -> object:
         if watch is not None and isinstance(step, Wait | Doubt):
@@ -117,10 +133,17 @@ class Link:
         if turnstile is None:
             limit = self._limit or await self._find_limit(timeouts)
             # Another caller may have opened it while this one asked.
-            turnstile = self.lanes.get(model) or Turnstile(
-                self.name, model, Lane(limit), self._clock, self._emitter, on_spare=self.on_spare
-            )
+            turnstile = self.lanes.get(model) or self._turnstile(model, limit)
             self.lanes[model] = turnstile
+        return turnstile
+
+    def _turnstile(self, model: str, limit: Limit) -> Turnstile:
+        turnstile = Turnstile(
+            self.name, model, Lane(limit), self._clock, self._emitter, on_spare=self.on_spare
+        )
+        if self.share is not None:
+            turnstile.sharing = self.share(model, limit)
+            turnstile.sharing.on_limit = turnstile.set_limit
         return turnstile
 
     async def _find_limit(self, timeouts: Timeouts) -> Limit:
@@ -173,5 +196,8 @@ class Link:
             turnstile.close(error)
 
     async def aclose(self) -> None:
-        """Close the session."""
+        """Close the session, having told other processes which slots are free."""
+        for turnstile in self.lanes.values():
+            if turnstile.sharing is not None:
+                await turnstile.sharing.aclose()
         await self.session.aclose()

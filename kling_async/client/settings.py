@@ -11,8 +11,9 @@ from attrs import field, frozen
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Credentials, credentials_from, credentials_from_env
 from kling_async.protocol.endpoints import base_url
+from kling_async.slots.store import SlotStore
 
-__all__ = ["Account", "Settings", "gather", "proxy_of"]
+__all__ = ["Account", "Settings", "gather", "proxy_of", "shared"]
 
 
 @frozen
@@ -94,6 +95,15 @@ def _slots(value: object) -> int | None:
     if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= 1_000_000:
         raise ConfigError(f'slots: expected "auto" or a whole number above 0, found {value!r}')
     return text
+
+
+def shared(value: object) -> SlotStore:
+    """Return *value* if it is a store of slots; raises `ConfigError` if not."""
+    if not isinstance(value, SlotStore):
+        raise ConfigError(
+            f'slots: expected "auto", a whole number above 0 or a store of kling_async.slots, found {value!r}'
+        )
+    return value
 
 
 def proxy_of(text: str | None) -> str | None:

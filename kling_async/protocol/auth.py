@@ -7,6 +7,7 @@ appear in no repr. Time comes from outside: *now* is monotonic seconds, *wall* i
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -15,7 +16,15 @@ from attrs import define, field, frozen
 
 from kling_async.errors import ConfigError
 
-__all__ = ["ApiKey", "Credentials", "KeyPair", "Signer", "credentials_from", "credentials_from_env"]
+__all__ = [
+    "ApiKey",
+    "Credentials",
+    "KeyPair",
+    "Signer",
+    "credentials_from",
+    "credentials_from_env",
+    "fingerprint",
+]
 
 # The vendor's sample: valid for 30 minutes from five seconds ago. No longest life is documented.
 LIFETIME = 1800.0
@@ -57,6 +66,12 @@ class KeyPair:
 
 
 Credentials: TypeAlias = ApiKey | KeyPair
+
+
+def fingerprint(credentials: Credentials) -> str:
+    """Return a name for whoever uses *credentials*, the same in every process, from which they cannot be learned."""
+    public = credentials.key if isinstance(credentials, ApiKey) else credentials.access_key
+    return hashlib.sha256(f"kling-async account\n{public}".encode()).hexdigest()[:16]
 
 
 def credentials_from(

@@ -8,13 +8,14 @@ connection, and the service has a request shorter than announced, which it canno
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
 from kling_async._crash import crash_point
-from kling_async.errors import KlingError
+from kling_async.errors import KlingError, TransportError
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.pictures import Picture
 from kling_async.transport.pictures import PIECE, check_unchanged, pieces
@@ -33,10 +34,11 @@ class BodyPayload(Payload):
 
     _autoclose = True  # files are open only while they are written
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, not_after: float | None = None) -> None:
         super().__init__(body, content_type="application/json")
         self._size = body.length
         self._body = body
+        self._not_after = not_after
         self.began = False
         self.fault: KlingError | None = None
 
@@ -66,12 +68,17 @@ class BodyPayload(Payload):
     async def _write_part(self, writer: AbstractStreamWriter, part: bytes | Picture) -> None:
         if isinstance(part, bytes):
             for start in range(0, len(part), PIECE):
-                self.began = True
+                self._begin()
                 await writer.write(part[start : start + PIECE])
             return
         async with aclosing(pieces(part)) as stream:
             async for piece in stream:
-                self.began = True
+                self._begin()
                 await writer.write(piece)
                 # A fast peer never makes write() wait; without this one body would keep the loop to itself.
                 await asyncio.sleep(0)
+
+    def _begin(self) -> None:
+        if self._not_after is not None and time.monotonic() > self._not_after:
+            raise TransportError("the time in which this create could be sent is over", sent=False)
+        self.began = True

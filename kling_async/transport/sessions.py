@@ -67,14 +67,19 @@ class Session:
         """Whether a session of our own is open."""
         return self._own is not None
 
-    async def send(self, request: Request, token: str, timeouts: Timeouts) -> Reply:
+    async def send(
+        self, request: Request, token: str, timeouts: Timeouts, *, not_after: float | None = None
+    ) -> Reply:
         """
         Send *request* once and return the reply, whatever it says.
+
+        After the moment *not_after* (monotonic seconds) no byte of its body leaves any more, so that it never arrives
+        whole from a process that was stopped meanwhile.
 
         Raises `TransportError` (with *sent*), `RequestTimeout`, `MalformedReply` for one over the cap, `ConfigError`
         for certificates, proxies and addresses that cannot work, and `InvalidJob` if a picture changed meanwhile.
         """
-        payload = BodyPayload(request.body) if request.body else None
+        payload = BodyPayload(request.body, not_after) if request.body else None
         limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
         self.requests += 1
         try:
