@@ -69,12 +69,13 @@ def _page() -> bytes:
 
 def slim(_options: dict[str, Any]) -> dict[str, float]:
     """Read pages as the poller does."""
-    from kling_async.protocol.codec import Reply, read_envelope, read_glances
+    from kling_async.protocol.codec import Reply
+    from kling_async.protocol.pages import read_page
 
     reply = Reply(status=200, headers={}, body=_page())
     with measured() as found:
-        sizes = {tuple(map(len, read_glances(read_envelope(reply).data))) for _ in range(_PAGES)}
-    assert sizes == {(500, 50)}, "all is read"
+        sizes = {len(read_page(reply).glances) for _ in range(_PAGES)}
+    assert sizes == {500}, "all is read"
     return found | {"cpu_per_page": 1000 * found["cpu"] / _PAGES}
 
 

@@ -133,9 +133,16 @@ class Server:
 
     def books(self) -> dict[str, Any]:
         """Return the server's books."""
-        with urllib.request.urlopen(f"{self.url}/books") as reply:
-            found: dict[str, Any] = json.load(reply)
+        found: dict[str, Any] = self._ask("books")
         return found
+
+    def spans(self) -> list[tuple[float, float, int]]:
+        """Return of every task when it began, when it ended, and how many slots it held."""
+        return [(start, end, slots) for start, end, slots in self._ask("tasks")]
+
+    def _ask(self, what: str) -> Any:
+        with urllib.request.urlopen(f"{self.url}/{what}") as reply:
+            return json.load(reply)
 
     def __exit__(self, *exc: object) -> None:
         # It ends with its stdin.

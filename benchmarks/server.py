@@ -129,6 +129,10 @@ class State:
         }
         return json.dumps(document).encode()
 
+    def spans(self) -> bytes:
+        """Return of every task when it began, when it ended, and how many slots it held."""
+        return json.dumps([(item.starts, item.ends, item.slots) for item in self.items.values()]).encode()
+
     def utilisation(self) -> float:
         """Return the share of the slots that was held, from the first create to the longest task time before the end."""
         items = self.items.values()
@@ -204,6 +208,8 @@ class Connection(asyncio.Protocol):
             reply = state.find(path[len(PATH) + 1 :])
         elif path == b"/books":
             reply = state.books()
+        elif path == b"/tasks":
+            reply = state.spans()
         elif path == b"/account/costs":
             state.counts["packs"] += 1
             reply = _envelope(b'{"resource_pack_subscribe_infos": []}')

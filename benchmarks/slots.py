@@ -1,11 +1,14 @@
 """
-How full the account's slots are kept (S4): in the simulator, and once on sockets beside a script with a plain semaphore.
+How full the account's slots are kept (S4): in the simulator, and on sockets beside a script with a plain semaphore.
 
-The simulator counts from the first job until the queue ran dry, the server until the longest task time before the end.
+The simulator counts from the first job until the queue ran dry, the server until the longest task time before the end. With jobs
+of one to nine pictures no order fills every slot, so what is reached is compared with the best order that is known: heaviest
+first, all of them known beforehand.
 """
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from benchmarks import jobs
@@ -15,26 +18,52 @@ _NAME = "benchmarks.slots"
 
 
 def simulated(options: dict[str, Any]) -> dict[str, float]:
-    """Run a lane in virtual time against a service with so many slots."""
+    """Run a lane in virtual time against a service with so many slots, and the best order beside it."""
+    from attrs import evolve
     from simulation.world import Scenario, constant, mixed, simulate
 
     from kling_async.protocol.limits import Limit
 
     slots, most = options["slots"], options["most"]
-    known = Limit.known(slots) if options["known"] else Limit.learned()
-    found = simulate(
-        Scenario(
-            limit=known,
-            true=slots,
-            weights=mixed(max(400, 40 * slots // (1 + most)), most=most),
-            seconds=constant,
-            ahead=128,
-        )
+    weights = mixed(max(2_000, 40 * slots // (1 + most)), most=most)
+    ours = Scenario(
+        limit=Limit.known(slots) if options["known"] else Limit.learned(),
+        true=slots,
+        weights=weights,
+        seconds=constant,
+        ahead=128,
     )
-    return {"utilisation": found.utilisation, "refusals": found.refusals, "creates": len(found.posts)}
+    best = evolve(ours, limit=Limit.known(slots), weights=sorted(weights, reverse=True), ahead=len(weights))
+    found = simulate(ours)
+    return {
+        "utilisation": found.utilisation,
+        "best": simulate(best).utilisation,
+        "refusals": found.refusals,
+        "creates": len(found.posts),
+    }
 
 
-VARIANTS: Variants = {"simulated": simulated, "ours": jobs.ours, "script": jobs.script}
+def foretold(options: dict[str, Any]) -> dict[str, float]:
+    """Simulate what is run on sockets: the same slots, jobs, times and polls."""
+    from simulation.world import Scenario, simulate
+
+    from kling_async.protocol.limits import Limit
+
+    def seconds(dice: Random) -> float:
+        return dice.uniform(options["shortest"], options["longest"])
+
+    scenario = Scenario(
+        limit=Limit.known(options["in_flight"]),
+        true=options["in_flight"],
+        weights=[1] * options["jobs"],
+        seconds=seconds,
+        latency=0.004,
+        look_every=options["poll"],
+    )
+    return {"utilisation": simulate(scenario).utilisation}
+
+
+VARIANTS: Variants = {"simulated": simulated, "foretold": foretold, "ours": jobs.ours, "script": jobs.script}
 
 
 def measure(repeat: int) -> list[Figure]:
@@ -50,18 +79,39 @@ def measure(repeat: int) -> list[Figure]:
 
 def _lane(slots: int, most: int) -> Figure:
     run = compare(_NAME, ["simulated"], {"slots": slots, "most": most, "known": True}, repeat=1)["simulated"]
-    wanted = 0.98 if most == 1 else 0.95
-    what = f"slots used, simulated, {slots:,} slots, n = {'1' if most == 1 else '1 to 9'}"
-    return Figure("S4", what, f"≥ {wanted}", f"{run['utilisation']:.3f}", run["utilisation"] >= wanted)
+    if most == 1:
+        found, what, wanted = run["utilisation"], "slots used, n = 1", 0.98
+    else:
+        share = run["utilisation"]
+        what = f"slots used, n = 1 to 9 ({share:.3f}), of the best order's {run['best']:.3f}"
+        found, wanted = share / run["best"], 0.95
+    return Figure("S4", f"{what}, simulated, {slots:,} slots", f"≥ {wanted}", f"{found:.3f}", found >= wanted)
 
 
 def _on_sockets(repeat: int) -> list[Figure]:
-    options = {"jobs": 200, "in_flight": 50, "poll": 0.06}
-    server = {"slots": 50, "shortest": 2.6, "longest": 3.4}
+    options: dict[str, Any] = {"jobs": 200, "in_flight": 50, "poll": 0.06}
+    times = {"shortest": 2.6, "longest": 3.4}
+    server = {"slots": 50, **times}
     runs = compare(_NAME, ("ours", "script"), options, repeat=repeat, server=server)
     mine, hand = runs["ours"]["utilisation"], runs["script"]["utilisation"]
-    what = f"slots used, sockets, 50 slots, n = 1 (script {hand:.3f})"
-    return [Figure("S4", what, "≥ 0.98", f"{mine:.3f}", mine >= 0.98)]
+    model = compare(_NAME, ["foretold"], options | times, repeat=1)["foretold"]["utilisation"]
+    off = abs(mine - model) / model
+    return [
+        Figure(
+            "S4",
+            f"slots used, sockets, 50 slots, n = 1 (script {hand:.3f})",
+            "≥ 0.98",
+            f"{mine:.3f}",
+            mine >= 0.98,
+        ),
+        Figure(
+            "S4",
+            f"how far the simulator is from that ({model:.3f})",
+            "≤ 3 %",
+            f"{100 * off:.1f} %",
+            off <= 0.03,
+        ),
+    ]
 
 
 if __name__ == "__main__":

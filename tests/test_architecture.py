@@ -101,6 +101,7 @@ PURE_NAMES = {
 }
 PURE_WHOLE = {
     ("protocol.auth", "jwt"): "signs with a key, reads no clock when it encodes",
+    ("protocol.quick", "msgspec"): "reads JSON, as the standard library's module does",
     ("protocol.auth", "warnings"): "keeps back what the JWT library says about the vendor's secrets",
 }
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "compile", "breakpoint", "__import__"}
@@ -142,7 +143,7 @@ EXTRAS = {
     "dotenv": ("python-dotenv", {}),
     "jinja2": ("jinja2", {}),
     "pybase64": ("pybase64", {}),
-    "msgspec": ("msgspec", {}),
+    "msgspec": ("msgspec", {"protocol.quick": "loaded for the first list page, if it is there"}),
     "uvloop": ("uvloop", {}),
     "redis": ("redis", {}),
     "pytest": ("pytest", {"testing.plugin": "only pytest loads it"}),

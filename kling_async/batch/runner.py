@@ -298,11 +298,12 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        named = entry.whole or entry
-        order = await prepare(entry.job, entry.external_task_id, key=named.key, ledger=entry.ledger)
+        key = (entry.whole or entry).key
+        name, page, veto = entry.external_task_id, entry.ledger, entry.veto
+        order = await prepare(entry.job, name, key=key, ledger=page, veto=veto)
         if not entry.committed:
             self.counts.commit(entry)
-        made = await self._engine.submit(evolve(order, veto=entry.veto), self._rules)
+        made = await self._engine.submit(order, self._rules)
         self.counts.creates += 1
         return made
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, field
 
 from kling_async.batch.entries import Entry
 from kling_async.client.clock import Clock
@@ -16,13 +17,21 @@ from kling_async.errors import TaskTimeout
 __all__ = ["Run", "Waiting"]
 
 
-@frozen
+@define(eq=False)
 class Run:
-    """One job whose task runs on *link*."""
+    """One job whose task runs on *link*; listens to its *row* itself, since there is one for each task in flight."""
 
     entry: Entry
     link: Link
     row: Tracked
+    # When its waiting began, and where.
+    since: float = field(default=0.0, init=False)
+    waiting: Waiting | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, row: Tracked) -> None:
+        """Hear of a change of the row."""
+        if row.over and self.waiting is not None:
+            self.waiting.finish(self, None)
 
 
 @define(eq=False)
@@ -36,8 +45,8 @@ class Waiting:
     _clock: Clock
     _limit: float | None
     _end: Callable[[Run, TaskTimeout | None], None]
-    # By identity, since the parts of one job have one position; each with the moment at which the waiting began.
-    _runs: dict[int, tuple[Run, float]] = field(factory=dict, init=False)
+    # In the order in which their waiting began.
+    _runs: dict[Run, None] = field(factory=dict, init=False)
     _changed: anyio.Event = field(factory=anyio.Event, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -46,24 +55,25 @@ class Waiting:
 
     def add(self, run: Run) -> None:
         """Wait for the end of *run*, which may have come already."""
-        self._runs[id(run)] = run, self._clock.now()
+        self._runs[run] = None
+        run.since = self._clock.now()
         if len(self._runs) == 1:
             self._changed.set()
         if run.row.over:
             self.finish(run, None)
         else:
-            run.row.listen(_Ear(self, run))
+            run.waiting = self
+            run.row.listen(run)
 
     def longest(self, most: int) -> dict[str, float]:
         """Name the jobs that wait for longest, at most *most*, with their seconds."""
         now = self._clock.now()
-        runs = (run for run, _ in zip(self._runs.values(), range(most), strict=False))
-        return {run.entry.shown: now - run.row.since for run, _ in runs}
+        return {run.entry.shown: now - run.row.since for run in islice(self._runs, most)}
 
     def ages(self) -> list[float]:
         """Return for how many seconds each run has waited."""
         now = self._clock.now()
-        return [now - run.row.since for run, _ in self._runs.values()]
+        return [now - run.row.since for run in self._runs]
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""
@@ -79,11 +89,11 @@ class Waiting:
         """Give up on runs past the limit; they are kept in the order in which they began."""
         while self._limit is not None and not self._closed:
             self._changed = anyio.Event()
-            oldest, since = next(iter(self._runs.values()), (None, 0.0))
+            oldest = next(iter(self._runs), None)
             if oldest is None:
                 await self._changed.wait()
                 continue
-            left = since + self._limit - self._clock.now()
+            left = oldest.since + self._limit - self._clock.now()
             if left <= 0:
                 self.finish(oldest, _too_long(oldest, self._limit))
             else:
@@ -92,20 +102,9 @@ class Waiting:
 
     def finish(self, run: Run, error: TaskTimeout | None) -> None:
         """Take *run* out, because its task is over or was given up for *error*."""
-        if self._runs.pop(id(run), None) is not None:
+        if run in self._runs:
+            del self._runs[run]
             self._end(run, error)
-
-
-@frozen(eq=False)
-class _Ear:
-    """Listens to the row of one run; half of what a closure weighs, and there is one for each task in flight."""
-
-    _waiting: Waiting
-    _run: Run
-
-    def __call__(self, row: Tracked) -> None:
-        if row.over:
-            self._waiting.finish(self._run, None)
 
 
 def _too_long(run: Run, limit: float) -> TaskTimeout:

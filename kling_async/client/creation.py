@@ -190,9 +190,9 @@ class Creation:
             return error
         self._turnstile.accepted(self._ticket)
         if order.ledger is not None:
-            order.ledger.made(submission.task.task_id, self._link.name, order.units)
+            order.ledger.made(submission.task_id, self._link.name, order.units)
         self._emit_made(submission)
-        return self._track(submission.task.task_id)
+        return self._track(submission.task_id)
 
     def _look(self) -> Look:
         """Say whether the task must be looked for before the first create."""
@@ -289,7 +289,7 @@ class Creation:
                     account=self._link.name,
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
-                    task_id=submission.task.task_id,
+                    task_id=submission.task_id,
                 )
             )
         self._tools.emitter.emit(
@@ -297,8 +297,8 @@ class Creation:
                 account=self._link.name,
                 key=self._order.key,
                 external_task_id=self._order.external_task_id,
-                task_id=submission.task.task_id,
+                task_id=submission.task_id,
                 slots=self._order.slots,
-                request_id=submission.task.request_id,
+                request_id=submission.request_id,
             )
         )

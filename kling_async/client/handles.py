@@ -72,7 +72,11 @@ class TaskHandle:
         """Yield the task each time the service reports another status, until it has ended."""
         row = await self._tracked()
         changed = asyncio.Event()
-        stop = row.listen(lambda _: changed.set())
+
+        def hear(_: Tracked) -> None:
+            changed.set()
+
+        row.listen(hear)
         shown: str | None = None
         try:
             while True:
@@ -84,7 +88,7 @@ class TaskHandle:
                     break
                 await changed.wait()
         finally:
-            stop()
+            row.ignore(hear)
         if row.error is not None:
             raise row.error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 from attrs import define, evolve, field
@@ -14,6 +14,7 @@ from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
 from kling_async.client.pages import attach_page, close_page_with, open_page
 from kling_async.client.queries import Queries
 from kling_async.client.raw import RawReplies
+from kling_async.errors import KlingError
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
 from kling_async.protocol.bodies import Body
@@ -52,9 +53,14 @@ class MultiImageFields(TypedDict, total=False):
 
 
 async def prepare(
-    job: MultiImage, external_task_id: str, *, key: str = "", ledger: Ledger | None = None
+    job: MultiImage,
+    external_task_id: str,
+    *,
+    key: str = "",
+    ledger: Ledger | None = None,
+    veto: Callable[[], KlingError | None] | None = None,
 ) -> Order:
-    """Check the pictures of *job* and put its body together; raises `InvalidJob`, and nothing was sent."""
+    """Check the pictures of *job* and put its order together; raises `InvalidJob`, and nothing was sent."""
     pictures: dict[str, Picture | str] = {}
     for name, source in job.pictures():
         pictures[name] = source.url if source.url is not None else await inspect(source, name)
@@ -68,6 +74,7 @@ async def prepare(
         adopt=job.external_task_id is None,
         units=job.units,
         ledger=ledger,
+        veto=veto,
     )
 
 

@@ -12,9 +12,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from kling_async._crash import crash_point
 from kling_async.client.background import Background
@@ -23,12 +22,13 @@ from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
 from kling_async.client.tracked import Tracked
 from kling_async.errors import AccountError, ApiError, AuthError, KlingError, MalformedReply
-from kling_async.protocol.codec import read_glances, read_task
+from kling_async.protocol.codec import read_task
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Finished, Polled
-from kling_async.protocol.flows import exchange
-from kling_async.protocol.polling import Glance, PollBook, Turn
+from kling_async.protocol.flows import exchange, read_with
+from kling_async.protocol.pages import Page, read_page
+from kling_async.protocol.polling import PollBook, Turn
 from kling_async.protocol.requests import find_request, list_request
 from kling_async.protocol.tasks import Task, TaskStatus
 
@@ -45,15 +45,6 @@ _SHUT_OUT = 2
 # A sweep of many pages reads so many at a time, or its last page is much older than its first: one page of 500 tasks is
 # 400 KB. Few pages are read one after the other, since then no task can slip from an unread page to one read before.
 _PAGES_AT_ONCE = 4
-
-
-@frozen
-class _Page:
-    """One list page: what it shows, and its entries by task id for those that have ended."""
-
-    glances: list[Glance]
-    entries: dict[str, Any]
-    request_id: str
 
 
 @define(eq=False)
@@ -233,7 +224,7 @@ class Poller:
     async def _sweep(self, desk: _Desk, turn: Turn) -> None:
         requests, ended = 0, 0
         at_once = _PAGES_AT_ONCE if len(turn.pages) > _PAGES_AT_ONCE else 1
-        pages, asked = deque(turn.pages), deque[tuple[int, asyncio.Task[_Page | KlingError]]]()
+        pages, asked = deque(turn.pages), deque[tuple[int, asyncio.Task[Page | KlingError]]]()
         while pages or asked:
             while pages and len(asked) < at_once:
                 work = self._read_page(desk, pages[0], turn.page_size)
@@ -246,21 +237,22 @@ class Poller:
                 continue
             desk.shut_out = 0
             seen = desk.book.saw_page(page, found.glances, self._clock.now())
+            entries = found.entries(seen.ended)
             for task_id in seen.ended:
-                task = read_task(found.entries[task_id], request_id=found.request_id)
+                task = read_task(entries[task_id], request_id=found.request_id)
                 ended += self._end(desk, task_id, task)
             if seen.next_page is not None:
                 pages.append(seen.next_page)
         self._told(desk, requests, ended)
 
-    async def _read_page(self, desk: _Desk, page: int, size: int) -> _Page | KlingError:
+    async def _read_page(self, desk: _Desk, page: int, size: int) -> Page | KlingError:
         try:
-            envelope = await desk.link.drive(exchange(list_request(desk.path, page, size)), self._timeouts)
-            crash_point("mid-poll")
-            glances, entries = read_glances(envelope.data, request_id=envelope.request_id)
+            flow = read_with(read_page, list_request(desk.path, page, size))
+            found = await desk.link.drive(flow, self._timeouts)
         except KlingError as error:
             return error
-        return _Page(glances, entries, envelope.request_id)
+        crash_point("mid-poll")
+        return found
 
     def _told(self, desk: _Desk, requests: int, ended: int) -> None:
         if self._emitter.active:

@@ -37,29 +37,37 @@ class Tracked:
     # What was last seen, and how it ended: a task, or an error after which nobody knows.
     task: Task | None = field(default=None, init=False, repr=False)
     error: KlingError | None = field(default=None, init=False, repr=False)
-    _listeners: list[Listener] | None = field(default=None, init=False, repr=False)
+    # Mostly one, and there is a row for each task in flight.
+    _listeners: tuple[Listener, ...] = field(default=(), init=False, repr=False)
 
     @property
     def over(self) -> bool:
         """Whether nothing more will be learned about the task."""
         return self.error is not None or (self.task is not None and self.task.ended)
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Have *listener* called at every change and once at the end; returns what stops that."""
-        listeners = self._listeners = self._listeners or []
-        listeners.append(listener)
-        return lambda: listeners.remove(listener) if listener in listeners else None
+    def listen(self, listener: Listener) -> None:
+        """Have *listener* called at every change and once at the end, or until `ignore()`."""
+        self._listeners += (listener,)
+
+    def ignore(self, listener: Listener) -> None:
+        """Call *listener* no more; safe to call again."""
+        self._listeners = tuple(other for other in self._listeners if other is not listener)
 
     async def wait(self) -> None:
         """Wait until the task is `over`; a cancelled waiter leaves no trace and the task goes on."""
         if self.over:
             return
         end = asyncio.get_running_loop().create_future()
-        stop = self.listen(lambda row: end.set_result(None) if row.over and not end.done() else None)
+
+        def hear(row: Tracked) -> None:
+            if row.over and not end.done():
+                end.set_result(None)
+
+        self.listen(hear)
         try:
             await end
         finally:
-            stop()
+            self.ignore(hear)
 
     def release(self) -> None:
         """Give back the slots; safe to call again."""
@@ -81,7 +89,7 @@ class Tracked:
             self._tell()
 
     def _tell(self) -> None:
-        for listener in tuple(self._listeners or ()):
+        for listener in self._listeners:
             listener(self)
         if self.over:
-            self._listeners = None
+            self._listeners = ()

@@ -20,7 +20,6 @@ from cattrs.gen import make_dict_structure_fn
 
 from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
-from kling_async.protocol.polling import Glance
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
 
@@ -29,11 +28,13 @@ __all__ = [
     "Reply",
     "bind",
     "code_of",
+    "list_entries",
     "number",
     "read_envelope",
-    "read_glances",
     "read_task",
+    "read_task_id",
     "read_tasks",
+    "seconds_of",
     "text",
 ]
 
@@ -237,6 +238,22 @@ def _objects(value: object) -> Iterator[dict[str, Any]]:
 _CONVERTER = _lenient()
 
 
+def read_task_id(data: object, *, request_id: str = "") -> str:
+    """
+    Read from the `data` of a create which task was made; all else there is known, and a tenth of the work to leave.
+
+    Raises `MalformedReply` as `read_task()` does.
+    """
+    task_id = text(data.get("task_id")) if isinstance(data, dict) else ""
+    if not task_id:
+        raise _no_task(request_id)
+    return task_id
+
+
+def _no_task(request_id: str) -> MalformedReply:
+    return MalformedReply("expected a task with a task_id, found none", 200, request_id)
+
+
 def read_task(data: object, *, request_id: str = "", keeper: ImageKeeper | None = None) -> Task:
     """
     Read the `data` of a create or a single query.
@@ -245,7 +262,7 @@ def read_task(data: object, *, request_id: str = "", keeper: ImageKeeper | None 
     """
     wire: _WireTask = _CONVERTER.structure(data, _WireTask)
     if not isinstance(data, dict) or not wire.task_id:
-        raise MalformedReply("expected a task with a task_id, found none", 200, request_id)
+        raise _no_task(request_id)
     return Task(
         task_id=wire.task_id,
         external_task_id=wire.task_info.external_task_id,
@@ -279,49 +296,21 @@ def bind(task: Task, keeper: ImageKeeper) -> Task:
 
 def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
     """Read the `data` of a list page; entries without a task id are passed over, null is an empty page."""
-    return [read_task(item, request_id=request_id) for item in _entries(data, request_id)]
+    return [read_task(item, request_id=request_id) for item in list_entries(data, request_id=request_id)]
 
 
-_RUNNING = ("processing", "submitted")
-
-
-def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], dict[str, Any]]:
-    """
-    Read a list page as quickly as can be, since a sweep has pages of 500 and most tasks on them still run.
-
-    Returns what the poll plan needs of each task, and by task id the entries of those that have ended, for
-    `read_task()` to read where they are ours.
-    """
-    glances: list[Glance] = []
-    ended: dict[str, Any] = {}
-    for item in _list_of(data, request_id):
-        task_id = text(item.get("task_id")) if isinstance(item, dict) else ""
-        if not task_id:
-            continue
-        status = item.get("task_status")
-        # A glance answers for nearly all of them, ten times as fast as the enum.
-        if status not in _RUNNING and TaskStatus(text(status)).ended:
-            ended[task_id] = item
-            glances.append(Glance(task_id, ended=True, seconds=_seconds(item)))
-        else:
-            glances.append(Glance(task_id, ended=False))
-    return glances, ended
-
-
-def _seconds(item: Mapping[str, Any]) -> float | None:
-    created, updated = number(item.get("created_at")), number(item.get("updated_at"))
+def seconds_of(entry: Mapping[str, Any]) -> float | None:
+    """Return the seconds from the creation of a task to its last change by the service's clock, if it tells."""
+    created, updated = number(entry.get("created_at")), number(entry.get("updated_at"))
     if created is None or updated is None or updated <= created:
         return None
     return float(updated - created) / 1000
 
 
-def _entries(data: object, request_id: str) -> list[dict[str, Any]]:
-    return [item for item in _objects(_list_of(data, request_id)) if text(item.get("task_id"))]
-
-
-def _list_of(data: object, request_id: str) -> list[Any]:
+def list_entries(data: object, *, request_id: str = "") -> list[dict[str, Any]]:
+    """Return the entries of the `data` of a list page that have a task id; null is an empty page."""
     if data is None:
         return []
     if not isinstance(data, list):
         raise MalformedReply("expected a list of tasks, found something else", 200, request_id)
-    return data
+    return [item for item in _objects(data) if text(item.get("task_id"))]

@@ -21,7 +21,7 @@ from attrs import evolve, field, frozen
 
 from kling_async import errors
 from kling_async.errors import KlingError, SubmissionUnknown
-from kling_async.protocol.codec import Envelope, Reply, read_envelope, read_task
+from kling_async.protocol.codec import Envelope, Reply, read_envelope, read_task, read_task_id
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.requests import Request
 from kling_async.protocol.retry import Pacing, RetryQuota, heals
@@ -38,12 +38,15 @@ __all__ = [
     "Submission",
     "Wait",
     "ask",
+    "exchange",
     "find",
+    "read_with",
     "submit",
 ]
 
 T = TypeVar("T")
 
+_PACING = Pacing()
 # Refusals that a new token may cure: not yet valid, expired, and for an old token also a plain "not authorised".
 _RENEWABLE = frozenset({1000, 1002, 1003, 1004})
 
@@ -94,7 +97,7 @@ class Patience:
     """
 
     retries: int = 2
-    pacing: Pacing = field(factory=Pacing)
+    pacing: Pacing = _PACING
     settle: float = 5.0
     looks: int = 3
     unknown_after: float = 60.0
@@ -116,20 +119,26 @@ class Look(Enum):
 class Submission:
     """A task that exists; *found* says that it was looked up after its create brought no usable answer."""
 
-    task: Task
+    task_id: str
+    request_id: str
     found: bool
 
 
 def exchange(request: Request) -> Flow[Envelope]:
     """Send *request* once, and once more with another token if the first one was refused for its time."""
+    return (yield from read_with(read_envelope, request))
+
+
+def read_with(read: Callable[[Reply], T], request: Request) -> Flow[T]:
+    """Do as `exchange()`, and *read* the reply in another way."""
     reply: Reply = yield Send(request)
     try:
-        return read_envelope(reply)
+        return read(reply)
     except errors.AuthError as error:
         if error.code not in _RENEWABLE or not (yield Renew(error, reply.service_time)):
             raise
     reply = yield Send(request)
-    return read_envelope(reply)
+    return read(reply)
 
 
 def ask(request: Request, patience: Patience) -> Flow[Envelope]:
@@ -181,12 +190,12 @@ def submit(
     for attempt in count(1):
         try:
             envelope = yield from exchange(create)
-            task = read_task(envelope.data, request_id=envelope.request_id)
+            task_id = read_task_id(envelope.data, request_id=envelope.request_id)
         except KlingError as error:
             trouble = error
         else:
             patience.quota.give_back()
-            return Submission(task, found=False)
+            return Submission(task_id, envelope.request_id, found=False)
         verdict = judge(trouble)
         if verdict is Verdict.DUPLICATE and not ours:
             raise trouble
@@ -195,7 +204,7 @@ def submit(
             yield Doubt(trouble)
             found = yield from find(find_it, external_task_id, patience)
             if found is not None:
-                return Submission(found, found=True)
+                return Submission(found.task_id, found.request_id, found=True)
             _refuse_to_guess(trouble, verdict, external_task_id)
         elif verdict is not Verdict.NOT_SENT:
             raise trouble

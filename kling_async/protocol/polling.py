@@ -36,7 +36,7 @@ from kling_async.protocol.durations import Durations
 from kling_async.protocol.listing import Listing
 from kling_async.protocol.pace import Backoff, Bucket, Pace
 from kling_async.protocol.sweeps import Hidden, Sweep, choose
-from kling_async.protocol.turns import Glance, Seen, Turn
+from kling_async.protocol.turns import Glance, Look, Seen, Turn
 from kling_async.protocol.watched import Board, Place, Row
 
 __all__ = ["Glance", "PollBook", "Seen", "Turn"]
@@ -188,7 +188,7 @@ class PollBook:
             self._alive(row, now)
         return False
 
-    def saw_page(self, page: int, glances: Sequence[Glance], now: float) -> Seen:
+    def saw_page(self, page: int, glances: Sequence[Look], now: float) -> Seen:
         """
         Take a list page as it was received: all its tasks, in its order.
 
@@ -201,14 +201,15 @@ class PollBook:
         ended: list[str] = []
         ranks: dict[str, int] = {}  # a page may show a task twice
         shown: list[tuple[Row, int]] = []
-        for task_id, has_ended, seconds in glances:
+        for glance in glances:
+            task_id = glance.task_id
             rank = ranks.setdefault(task_id, first + len(ranks))
             row = self._rows.get(task_id)
             if row is None:
                 continue
             shown.append((row, rank))
-            if has_ended:
-                self.ended(task_id, now, seconds=seconds)
+            if glance.ended:
+                self.ended(task_id, now, seconds=glance.seconds)
                 ended.append(task_id)
             else:
                 self._hidden.forgive(task_id)
@@ -361,8 +362,9 @@ class PollBook:
 
     def _alive(self, row: Row, now: float) -> None:
         row.looked = now
-        self._lost.pop(row.task_id, None)
-        self._troubles.pop(row.task_id, None)
+        if self._lost or self._troubles:  # few rows are there, and there are pages of hundreds
+            self._lost.pop(row.task_id, None)
+            self._troubles.pop(row.task_id, None)
         if row.place is not None:
             age = now - row.born
             wait = min(self._durations.next_look(age, self.interval) - age, self._pace.max_interval)

@@ -256,7 +256,8 @@ class Lane:
 
     def spare(self, now: float) -> int:
         """Return how many slots nobody here waits for and a ticket could have at once."""
-        if self._lines.count or self._probing or self.stopped is not None or self._cooldown.open(now):
+        shut = self.stopped is not None or self._probe is not None or self._cooldown.open(now) is not None
+        if shut or self._lines.count:
             return 0
         return max(0, self._estimate.limit - self.held)
 

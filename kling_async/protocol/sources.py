@@ -23,6 +23,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: `
 _DATA_PREFIX = re.compile(r"data:image/[\w.+-]+(?:;[\w.=+-]+)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _BASE64_STARTS = ("iVBORw0KGgo", "/9j/")  # how every PNG and nearly every JPEG begins
+# What nearly every URL looks like, seen at once; whatever does not is looked at closely.
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]*[A-Za-z0-9](?::[0-9]{1,4})?(?:/[!-~]*)?")
 _LONGEST_PATH = 4096  # PATH_MAX of Linux; other systems allow less
 _LONGEST_SHOWN = 60
 _USE_FROM_BASE64 = "for base64 text use ImageSource.from_base64(text)"
@@ -52,7 +54,7 @@ class ImageSource:
         if isinstance(value, ImageSource):
             return value
         if isinstance(value, str):
-            return cls._of_text(value, field)
+            return cls(url=value) if _PLAIN_URL.fullmatch(value) else cls._of_text(value, field)
         if isinstance(value, bytes | bytearray | memoryview):
             return cls.from_bytes(value, field)
         if hasattr(value, "__fspath__"):

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from attrs import frozen
 
-__all__ = ["Glance", "Seen", "Turn"]
+__all__ = ["Glance", "Look", "Seen", "Turn"]
+
+
+class Look(Protocol):
+    """One task as a list page shows it."""
+
+    @property
+    def task_id(self) -> str:
+        """Which task it is."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not change any more."""
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds from its creation to its end by the service's clock, if told."""
 
 
 class Glance(NamedTuple):
-    """
-    One task as a list page shows it; *seconds* from its creation to its end by the service's clock, if told.
-
-    A named tuple, because a sweep makes hundreds of them and an attrs class takes three times as long.
-    """
+    """A `Look`; a named tuple, because a sweep makes hundreds of them and an attrs class takes three times as long."""
 
     task_id: str
     ended: bool

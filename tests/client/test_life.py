@@ -400,7 +400,7 @@ async def test_leaving_a_wait() -> None:
         ended = await handle.wait(timeout=5)
 
     assert taken < 0.1
-    assert left == []
+    assert not left
     assert ended.images
 
 
@@ -438,5 +438,5 @@ async def test_leaving_a_download(tmp_path: Path) -> None:
         path = await image.save(tmp_path)
 
     assert taken < 0.5
-    assert left == []
+    assert not left
     assert path.read_bytes() == png()

@@ -22,7 +22,8 @@ from kling_async.errors import ConfigError, RequestTimeout
 from kling_async.protocol.codec import Reply
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Flow, Send
-from kling_async.protocol.polling import Glance, PollBook, Seen
+from kling_async.protocol.polling import PollBook, Seen
+from kling_async.protocol.turns import Look
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +82,7 @@ class Ear(PollBook):
     def heard(self) -> list[int]:
         return self.__dict__.setdefault("pages", [])  # type: ignore[no-any-return]  # a list, see above
 
-    def saw_page(self, page: int, glances: Sequence[Glance], now: float) -> Seen:
+    def saw_page(self, page: int, glances: Sequence[Look], now: float) -> Seen:
         self.heard.append(page)
         return super().saw_page(page, glances, now)
 

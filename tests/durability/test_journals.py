@@ -290,6 +290,25 @@ async def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path: Pa
         assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
+def test_a_journal_of_the_second_version_keeps_what_was_spent(tmp_path: Path) -> None:
+    """What earlier attempts cost, new in the second version, is there after the next migration."""
+    path = tmp_path / "journal.db"
+    journal_of_version_1(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE jobs ADD COLUMN spent INTEGER NOT NULL DEFAULT 0")
+        db.execute("UPDATE jobs SET spent = 48 WHERE key = 'row-1'")
+        db.execute("PRAGMA user_version = 2")
+        db.commit()
+
+    storage = Storage.open(path)
+    spent = {record.key: record.spent for record in storage.all()}
+    units = storage.committed_units()
+    storage.close()
+
+    assert spent == {"row-0": 0, "row-1": 48, "row-2": 0, "row-3": 0}
+    assert units == 80 + 48
+
+
 @pytest.mark.anyio
 async def test_who_only_looks_at_an_old_journal_changes_nothing(tmp_path: Path) -> None:
     """The status of an old journal can be read, and not a byte of it is written."""

@@ -21,11 +21,11 @@ from kling_async.protocol.codec import (
     code_of,
     number,
     read_envelope,
-    read_glances,
     read_task,
     read_tasks,
     text,
 )
+from kling_async.protocol.pages import read_glances
 from kling_async.protocol.polling import Glance
 from kling_async.protocol.tasks import Task, TaskStatus
 

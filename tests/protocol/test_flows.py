@@ -332,7 +332,7 @@ def test_an_accepted_create() -> None:
 
     assert shape(steps) == ["create"]
     assert isinstance(made, Submission)
-    assert (made.task.task_id, made.found) == ("77", False)
+    assert (made.task_id, made.found) == ("77", False)
 
 
 def test_a_create_that_was_not_sent_is_repeated() -> None:
