@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 # Thrice the usual two cores: many tests wait for real sockets.
 PYTEST = ("pytest", "--numprocesses=6", "--dist=worksteal")
 # What waits for real time limits or computes for long, and need not do so on every Python.
-PROVING = ("tests/faults", "tests/durability", "tests/simulation")
+PROVING = ("tests/faults", "tests/durability", "tests/simulation", "tests/slots")
 # What the lowest versions of the requirements can break.
 TOUCHING = ("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/protocol", "tests/transport")
 
@@ -64,14 +64,14 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def proofs(session: nox.Session) -> None:
     """Prove the promises: broken networks, crashes at every step of a run, scheduling in virtual time."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,images,redis]", *group("test"))
     session.run(*PYTEST, *PROVING, *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    session.install(".[cli,images]", *group("lint"))
+    session.install(".[cli,images,redis]", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *session.posargs)
@@ -80,7 +80,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def coverage(session: nox.Session) -> None:
     """Demand that the tests take every branch of the pure core."""
-    session.install(".[cli,images]", *group("coverage"))
+    session.install(".[cli,images,redis]", *group("coverage"))
     session.run(
         *PYTEST,
         "--cov=kling_async.protocol",

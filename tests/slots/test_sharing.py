@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,12 @@ def own_server() -> Iterator[Server]:
 async def clients(service: FaultServer, *stores: SlotStore, **options: Any) -> AsyncIterator[list[Kling]]:
     """Open a client for each of *stores*, which stand for processes; nothing of them is left in the end."""
     gate = service.service.gate
-    common = {"base_url": service.url, "api_key": gate.api_key, "timeout": QUICK, "max_retries": 3}
+    common: dict[str, Any] = {
+        "base_url": service.url,
+        "api_key": gate.api_key,
+        "timeout": QUICK,
+        "max_retries": 3,
+    }
     async with no_leaks(service), AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
@@ -84,7 +90,7 @@ async def run_many(kling: Kling, name: str, weights: list[int]) -> None:
     async with anyio.create_task_group() as group:
         for number, n in enumerate(weights):
             one = job(f"{name}-{number}", n=n)
-            group.start_soon(lambda one=one: kling.images.multi_image.run(one, wait_timeout=60))
+            group.start_soon(partial(kling.images.multi_image.run, one, wait_timeout=60))
 
 
 async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
@@ -208,11 +214,15 @@ async def test_a_store_that_forgets_everything_is_told_everything(
         group.start_soon(run_many, first, "first", [1, 2] * 4)
         group.start_soon(run_many, second, "second", [1, 2] * 4)
         for wanted in (2, 6):
-            await until(lambda wanted=wanted: len(service.books.charges) >= wanted)
+            await until(partial(_charged, service, wanted))
             redis_server.ask("FLUSHALL")
 
     assert_paid_once(service.books, 16)
     assert_within(service.books, slots=5)
+
+
+def _charged(service: FaultServer, wanted: int) -> bool:
+    return len(service.books.charges) >= wanted
 
 
 async def test_a_store_that_was_stopped_goes_on(service: FaultServer, own_server: Server) -> None:
