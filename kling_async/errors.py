@@ -24,6 +24,7 @@ __all__ = [
     "BadRequest",
     "BatchStopped",
     "BudgetSpent",
+    "ClusterLost",
     "ConfigError",
     "ContentRefusal",
     "DownloadError",
@@ -111,6 +112,11 @@ class JournalError(ConfigError):
 @error
 class SlotStoreError(KlingError):
     """The store that shares an account's slots does not answer, so nothing is sent; tasks that run are still waited for."""
+
+
+@error
+class ClusterLost(KlingError):
+    """The cluster that a batch runs on is gone; what was written down stays, and the same call continues."""
 
 
 @error

@@ -34,6 +34,7 @@ ORDER = (
     "slots",
     "client",
     "batch",
+    "scale",
     "emulator",
     "integrations",
     "report",
@@ -146,6 +147,10 @@ EXTRAS = {
     "msgspec": ("msgspec", {"protocol.quick": "loaded for the first list page, if it is there"}),
     "uvloop": ("uvloop", {}),
     "redis": ("redis", {}),
+    "distributed": (
+        "distributed",
+        {"scale.workers": "loaded by the engine when a run begins, and by the workers"},
+    ),
     "pytest": ("pytest", {"testing.plugin": "only pytest loads it"}),
 }
 
