@@ -52,6 +52,10 @@ Running it again continues where it was left, even by a crash; nothing is paid f
 )
 @spends
 @click.option("--emulator", is_flag=True, help="Use the local emulator: nothing is sent, nothing charged.")
+@click.option("--engine", metavar="URL", help="Run on a Dask cluster: dask://host:8786.")
+@click.option(
+    "--slots-store", metavar="URL", help="Store that shares the slots: redis://host, without a password."
+)
 @click.option("--update", is_flag=True, help="Do rows anew that changed under their key since they ended.")
 @click.option("--strict", is_flag=True, help="Check everything first; send nothing if any row is bad.")
 @speaks
@@ -64,7 +68,7 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     """
     import anyio
 
-    from kling_async.cli.running import Settings, refuse_unasked, run_manifest
+    from kling_async.cli.running import Settings, refuse_unasked, runner_of
 
     settings = Settings(manifest=manifest, **options)
     refuse_unasked(settings)
@@ -72,4 +76,4 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
         from kling_async.cli.check import refuse_bad_rows
 
         anyio.run(refuse_bad_rows, manifest)
-    finish(anyio.run(run_manifest, settings, voice))
+    finish(anyio.run(runner_of(settings), settings, voice))

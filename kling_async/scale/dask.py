@@ -21,8 +21,9 @@ from kling_async.scale.stage import Assignment, KlingStage
 
 __all__ = ["DaskEngine", "Deliver", "Take"]
 
-Take: TypeAlias = Callable[[], Awaitable[Assignment | None]]
-Deliver: TypeAlias = Callable[[Assignment, dict[str, Any]], Awaitable[None]]
+# Brings so many jobs at most, none when there are no more; takes in jobs that have ended, with their rows.
+Take: TypeAlias = Callable[[int], Awaitable[Sequence[Assignment]]]
+Deliver: TypeAlias = Callable[[Sequence[tuple[Assignment, dict[str, Any]]]], Awaitable[None]]
 
 _log = logging.getLogger("kling_async")
 
@@ -62,7 +63,7 @@ class DaskEngine:
 
     async def run(self, stage: KlingStage, take: Take, deliver: Deliver) -> None:
         """
-        Have *stage* do every job that *take* brings until it brings None; each row goes to *deliver*.
+        Have *stage* do every job that *take* brings until it brings none; the rows go to *deliver*.
 
         Raises `ClusterLost` if the scheduler goes away; what was handed out may still run there.
         """
@@ -98,7 +99,7 @@ class DaskEngine:
 
         async with anyio.create_task_group() as group:
             window = await self._width()
-            while jobs := await self._next(take):
+            while jobs := tuple(await take(self.chunk)):
                 async with room:
                     while open_tasks >= window:
                         await room.wait()
@@ -106,12 +107,6 @@ class DaskEngine:
                 group.start_soon(one, jobs)
                 # Workers come and go.
                 window = self.window or max(window, self._threads() * _AHEAD)
-
-    async def _next(self, take: Take) -> tuple[Assignment, ...]:
-        jobs: list[Assignment] = []
-        while len(jobs) < self.chunk and (job := await take()) is not None:
-            jobs.append(job)
-        return tuple(jobs)
 
     async def _width(self) -> int:
         if self.window is not None:
@@ -145,8 +140,7 @@ class DaskEngine:
             raise
         finally:
             future.release()
-        for job, row in zip(jobs, rows, strict=True):
-            await deliver(job, row)
+        await deliver(tuple(zip(jobs, rows, strict=True)))
         return ()
 
     # Jobs that may kill their workers.
@@ -166,7 +160,7 @@ class DaskEngine:
                 for job in group:
                     tasks.start_soon(one, job)
             if len(group) == 1 and killed:
-                await deliver(killed[0], _killed(killed[0]))
+                await deliver([(killed[0], _killed(killed[0]))])
             elif killed:
                 half = (len(killed) + 1) // 2
                 groups += [part for part in (killed[:half], killed[half:]) if part]

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import anyio
 from attrs import define, evolve, field
 
+from kling_async import errors
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.harvest import failed
 from kling_async.batch.sinks import Folder, result_row
-from kling_async.errors import BatchStopped, BudgetSpent, InvalidJob, KlingError
+from kling_async.errors import BudgetSpent, InvalidJob, KlingError
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
@@ -34,7 +36,7 @@ class Engine(Protocol):
     """Has a stage do jobs somewhere."""
 
     async def run(self, stage: KlingStage, take: Take, deliver: Deliver) -> None:
-        """Have *stage* do what *take* brings until it brings None; each row goes to *deliver*."""
+        """Have *stage* do what *take* brings until it brings nothing; the rows go to *deliver*."""
 
 
 @define(eq=False)
@@ -56,6 +58,7 @@ class Driver:
     units: float = field(default=0.0, init=False)
     committed: int = field(default=0, init=False)
     error: KlingError | None = field(default=None, init=False)
+    _stopping: bool = field(default=False, init=False)
     _entries: dict[str, Entry] = field(factory=dict, init=False, repr=False)
     _source: AsyncGenerator[Entry, None] = field(init=False, repr=False)
     _journal: Journal = field(init=False, repr=False)
@@ -91,9 +94,29 @@ class Driver:
         if self.error is not None:
             raise self.error
 
-    async def _take(self) -> Assignment | None:
-        """Bring the next job that is to be handed out, its intent on the disk."""
-        while self.error is None and (entry := await anext(self._source, None)) is not None:
+    def stop(self) -> None:
+        """Hand out nothing more; what is under way is collected."""
+        self._stopping = True
+
+    async def _take(self, most: int) -> list[Assignment]:
+        """Bring the next jobs that are to be handed out, their intents on the disk; none when there are no more."""
+        taken: list[Assignment] = []
+        intents: list[Ledger] = []
+        while len(taken) < most and (entry := await self._next(intents)) is not None:
+            assert entry.job is not None, "what is no job has an error"
+            self._entries[entry.key] = entry
+            taken.append(Assignment(entry.key, entry.job, entry.external_task_id))
+        async with anyio.create_task_group() as group:
+            for ledger in intents:
+                group.start_soon(ledger.intend, "", self._entries[ledger.record.key].committed)
+        return taken
+
+    async def _next(self, intents: list[Ledger]) -> Entry | None:
+        while (
+            not self._stopping
+            and self.error is None
+            and (entry := await anext(self._source, None)) is not None
+        ):
             if entry.error is not None:
                 await self._refuse(entry, entry.error)
                 continue
@@ -101,11 +124,11 @@ class Driver:
             if ledger.record.state in FINISHED:
                 await self._skip(entry, ledger)
                 continue
-            if ledger.record.state is JobState.PENDING and not await self._commit(entry, ledger):
-                return None
-            self._entries[entry.key] = entry
-            assert entry.job is not None, "what is no job has an error"
-            return Assignment(entry.key, entry.job, entry.external_task_id)
+            if ledger.record.state is JobState.PENDING:
+                if not self._commit(entry):
+                    return None
+                intents.append(ledger)
+            return entry
         return None
 
     def _page(self, entry: Entry) -> Ledger:
@@ -132,7 +155,7 @@ class Driver:
         else:
             self.counts["done before" if ledger.record.state is JobState.DONE else "failed before"] += 1
 
-    async def _commit(self, entry: Entry, ledger: Ledger) -> bool:
+    def _commit(self, entry: Entry) -> bool:
         assert entry.job is not None, "what is no job has an error"
         total = self.committed + entry.job.units
         if self._budget is not None and total > self._budget:
@@ -140,35 +163,51 @@ class Driver:
             self.error = BudgetSpent(message, self._budget, self.committed)
             return False
         self.committed = total
-        await ledger.intend("", entry.job.units)
+        entry.committed = entry.job.units
         return True
 
     async def _refuse(self, entry: Entry, error: KlingError) -> None:
         row = result_row(failed(entry, error, None, ""), None, datetime.now(UTC))
-        await self._write(row)
+        await self._write([row])
 
-    async def _deliver(self, job: Assignment, row: dict[str, Any]) -> None:
-        """Write down what became of *job*: its state, and when that is on the disk, its line."""
+    async def _deliver(self, ended: Sequence[tuple[Assignment, dict[str, Any]]]) -> None:
+        """Write down what became of jobs: their states, and when those are on the disk, their lines."""
+        rows = [row for job, row in ended if self._record(job, row)]
+        if rows:
+            await self._journal.flush()
+            await self._write(rows)
+
+    def _record(self, job: Assignment, row: dict[str, Any]) -> bool:
+        """Note the end of *job* on its page; False if it has not ended for good."""
         entry = self._entries.pop(job.key)
         ledger = entry.ledger
         assert ledger is not None, "what was handed out has a page"
         final, stops = row.pop("final"), row.pop("stops")
         if stops:
             # What is under way is collected; the rest stays undone.
-            self.error = self.error or BatchStopped(f"the run was stopped: {row['error']['message']}")
+            self.error = self.error or _error_of(row["error"])
         if final:
             _end(ledger, row)
-            await self._journal.flush()
-            await self._write(row)
         else:
             self.counts["unfinished"] += 1
             self._on_row(row)
+        return bool(final)
 
-    async def _write(self, row: dict[str, Any]) -> None:
-        self.counts[row["status"]] += 1
-        self.units += row["units"] or 0.0
-        await self._folder.write([row])
-        self._on_row(row)
+    async def _write(self, rows: Sequence[dict[str, Any]]) -> None:
+        await self._folder.write(rows)
+        for row in rows:
+            self.counts[row["status"]] += 1
+            self.units += row["units"] or 0.0
+            self._on_row(row)
+
+
+def _error_of(found: Mapping[str, Any]) -> KlingError:
+    """Return the error that a worker has put into a row."""
+    kind: Any = getattr(errors, found["type"], KlingError)
+    simple = not issubclass(kind, errors.ApiError | errors.ConfigError)
+    code = (found["code"] or 0,) if issubclass(kind, errors.ApiError) else ()
+    error: KlingError = KlingError(found["message"]) if simple else kind(found["message"], *code)
+    return error
 
 
 def _end(ledger: Ledger, row: Mapping[str, Any]) -> None:

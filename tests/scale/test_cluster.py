@@ -1,0 +1,152 @@
+"""X1, X2 and X5: batches on a cluster whose parts die, judged by the service's books."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cluster_kit import Cluster, cluster
+from distributed import Client
+from fault_server import Remote
+from redis_kit import Server
+from scale_driver import jobs_of, stage_of
+
+from kling_async import MultiImage
+from kling_async.scale import DaskEngine, Driver, KlingStage
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+
+LIMIT = 20
+
+
+def environment(service: Remote, store: Server) -> dict[str, str]:
+    """Return what workers need to know; nothing of it goes through the scheduler."""
+    return {
+        "KLING_API_KEY": service.api_key,
+        "KLING_SLOTS_STORE": store.url,
+        # A worker that is not heard of is taken for dead soon.
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "6s",
+    }
+
+
+@asynccontextmanager
+async def driver_of(
+    running: Cluster, service: Remote, out: Path, *, stage: KlingStage | None = None, **options: Any
+) -> AsyncIterator[Driver]:
+    """Connect a driver to the cluster."""
+    connect: Any = Client  # which has no types
+    async with connect(running.address, asynchronous=True, set_as_default=False) as client:
+        yield Driver(DaskEngine(client, **options), stage or stage_of(service.url, LIMIT), out)
+
+
+async def run(
+    running: Cluster, service: Remote, out: Path, jobs: Sequence[MultiImage], **options: Any
+) -> Driver:
+    """Run *jobs* to their end."""
+    async with driver_of(running, service, out, **options) as driver:
+        await driver.run(jobs)
+    return driver
+
+
+async def accepted(service: Remote, count: int) -> None:
+    """Wait until the service has accepted *count* creates."""
+    async with asyncio.timeout(120):
+        while len((await _books(service))["accepted"]) < count:  # noqa: ASYNC110  # the books are another process's
+            await asyncio.sleep(0.05)
+
+
+async def _books(service: Remote) -> dict[str, Any]:
+    return await anyio.to_thread.run_sync(lambda: service.books(log=False))
+
+
+def assert_all_is_well(service: Remote, driver: Driver, size: int) -> None:
+    """Every job has its row, was accepted once, and the account never had more in use than it has."""
+    books = service.books(log=False)
+    rows = driver._out.joinpath("results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert driver.counts["succeeded"] + driver.counts["done before"] == size
+    assert len(rows) == size
+    assert books["paid_twice"] == {}
+    assert len(books["accepted"]) == size
+    assert books["peak"] <= LIMIT
+    assert "1303" not in books["codes"]
+
+
+async def test_x1_rows_are_accepted_once_within_the_limit(
+    service: Remote, store: Server, tmp_path: Path, size: int
+) -> None:
+    """Jobs of n 1 to 9 on three worker processes: a row each, each paid once, and no slot too many."""
+    with cluster(environment(service, store), workers=3) as running:
+        driver = await run(running, service, tmp_path, jobs_of(size))
+
+    assert_all_is_well(service, driver, size)
+    assert service.books(log=False)["peak"] >= LIMIT - 9
+    assert len(list((tmp_path / "images").iterdir())) == sum(job.n for job in jobs_of(size))
+
+
+def _kill(running: Cluster) -> None:
+    os.kill(running.workers[0].pid, signal.SIGKILL)
+
+
+def _kill_with_its_nanny(running: Cluster) -> None:
+    os.killpg(running.workers[0].pid, signal.SIGKILL)
+
+
+def _stop(running: Cluster) -> None:
+    os.kill(running.workers[0].pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize(
+    ("hurt", "nanny"),
+    [(_kill, False), (_kill_with_its_nanny, True), (_stop, False)],
+    ids=["worker", "worker and nanny", "stopped for a while"],
+)
+async def test_x2_a_worker_dies(
+    service: Remote,
+    store: Server,
+    tmp_path: Path,
+    size: int,
+    hurt: Callable[[Cluster], None],
+    *,
+    nanny: bool,
+) -> None:
+    """What a dead worker was doing is done by another, which finds its tasks; one that comes back sends nothing."""
+    with cluster(environment(service, store), workers=3, nanny=nanny) as running:
+        async with driver_of(running, service, tmp_path) as driver, anyio.create_task_group() as group:
+            group.start_soon(driver.run, jobs_of(size))
+            await accepted(service, size // 4)
+            hurt(running)
+            if hurt is _stop:
+                await asyncio.sleep(12)
+                os.kill(running.workers[0].pid, signal.SIGCONT)
+
+    assert_all_is_well(service, driver, size)
+
+
+@pytest.mark.parametrize("trouble", ["restarted", "flushed", "stopped"])
+async def test_x5_the_store_fails(
+    service: Remote, store: Server, tmp_path: Path, size: int, trouble: str
+) -> None:
+    """A store that is killed and comes back, loses everything, or hangs: nothing is sent without it, or too much."""
+    with cluster(environment(service, store), workers=2) as running:
+        async with driver_of(running, service, tmp_path) as driver, anyio.create_task_group() as group:
+            group.start_soon(driver.run, jobs_of(size))
+            await accepted(service, size // 4)
+            if trouble == "restarted":
+                store.kill()
+                await asyncio.sleep(1)
+                store.start()
+            elif trouble == "flushed":
+                store.ask("FLUSHALL")
+            else:
+                store.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(5)
+                store.send_signal(signal.SIGCONT)
+
+    assert_all_is_well(service, driver, size)
