@@ -23,7 +23,12 @@ def store() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=[True, False], ids=["unique", "not unique"])
+# The session that proves it all asks for many jobs, and also for a service that refuses doubled ids; the other is harder.
+_MANY = os.environ.get("KLING_TEST_SCALE")
+_MODES = {False: "not unique"} | ({True: "unique"} if _MANY else {})
+
+
+@pytest.fixture(params=list(_MODES), ids=list(_MODES.values()))
 def service(request: pytest.FixtureRequest) -> Iterator[Remote]:
     """A service of twenty slots that accepts more and writes it down; with and without unique external ids."""
     settings = {"slots": 20, "enforce": False, "unique": request.param, "life": {"seconds": 0.4}}
@@ -33,5 +38,11 @@ def service(request: pytest.FixtureRequest) -> Iterator[Remote]:
 
 @pytest.fixture
 def size() -> int:
-    """How many jobs a run has: few, unless the session that proves it all asks for more."""
-    return int(os.environ.get("KLING_TEST_SCALE", "40"))
+    """How many jobs a run has in which something dies."""
+    return 40
+
+
+@pytest.fixture
+def many() -> int:
+    """How many jobs a run has in which nothing does."""
+    return int(_MANY or "60")

@@ -79,15 +79,16 @@ def assert_all_is_well(service: Remote, driver: Driver, size: int) -> None:
 
 
 async def test_x1_rows_are_accepted_once_within_the_limit(
-    service: Remote, store: Server, tmp_path: Path, size: int
+    service: Remote, store: Server, tmp_path: Path, many: int
 ) -> None:
     """Jobs of n 1 to 9 on three worker processes: a row each, each paid once, and no slot too many."""
+    service.change(life={"seconds": 0.2})
     with cluster(environment(service, store), workers=3) as running:
-        driver = await run(running, service, tmp_path, jobs_of(size))
+        driver = await run(running, service, tmp_path, jobs_of(many))
 
-    assert_all_is_well(service, driver, size)
+    assert_all_is_well(service, driver, many)
     assert service.books(log=False)["peak"] >= LIMIT - 9
-    assert len(list((tmp_path / "images").iterdir())) == sum(job.n for job in jobs_of(size))
+    assert len(list((tmp_path / "images").iterdir())) == sum(job.n for job in jobs_of(many))
 
 
 def _kill(running: Cluster) -> None:
