@@ -44,6 +44,9 @@ __all__ = ["Asker", "Book", "Lease"]
 _UNLIMITED = 1_000_000
 # Waiting claims that are looked at in one turn.
 _LOOKED_AT = 200
+# So many places after the first that does not fit are looked at for others that do: whoever came later waits in line,
+# or light jobs would never wait and heavy ones would wait for all of them.
+_REACH = 12
 # As in `lines`: how many slots may pass a claim that does not fit.
 _IDLE_WORTH, _LEAST_PATIENCE, _MOST_PATIENCE = 20, 2, 12
 # After a refusal: seconds before the ceiling rises again, doubling each time, and seconds for each slot that it rises.
@@ -273,7 +276,11 @@ class Book:
         ceiling = self.ceiling(now)
         taken = self.held
         blocked: Asker | None = None
+        behind = 0
         for job, asker in list(self.queue.items())[:_LOOKED_AT]:
+            behind += blocked is not None
+            if behind > _REACH:
+                break
             heard = self.owners.get(asker.owner, 0.0) >= now - self.terms.fresh
             if not heard or (self.limit and asker.slots > self.limit):
                 continue

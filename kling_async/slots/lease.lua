@@ -6,6 +6,7 @@
 local META, OWNERS, LEASES, QUEUE, ASKS, LOST, ORPHANS = unpack(KEYS)
 local report, terms = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local UNLIMITED, LOOKED_AT = 1000000, 200
+local REACH = 12
 local IDLE_WORTH, LEAST_PATIENCE, MOST_PATIENCE = 20, 2, 12
 local QUIET, LONGEST_QUIET, RISE, LONGEST_PAUSE = 30, 600, 5, 60
 local call = redis.call
@@ -227,8 +228,10 @@ local function let_in(job, asker)
 end
 
 local function serve()
-  local top, taken, blocked, blocked_job = ceiling(), book.held, nil, nil
+  local top, taken, behind, blocked, blocked_job = ceiling(), book.held, 0, nil, nil
   for _, job in ipairs(call('ZRANGE', QUEUE, 0, LOOKED_AT - 1)) do
+    if blocked then behind = behind + 1 end
+    if behind > REACH then break end
     local asker = asker_of(job)
     local heard = tonumber(call('ZSCORE', OWNERS, asker.owner) or '0') >= now - terms.fresh
     if heard and not (book.limit > 0 and asker.slots > book.limit) then

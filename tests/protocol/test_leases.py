@@ -102,6 +102,17 @@ def test_who_does_not_fit_is_passed_for_a_bounded_number_of_slots() -> None:
     assert world.end("a", f"small{passed}") == ["heavy"]
 
 
+def test_who_came_much_later_passes_nobody() -> None:
+    """Only the next few places behind one that does not fit are looked at, so that light jobs wait in line too."""
+    world = of(9)
+    world.ask(
+        "a", ("running", 8), ("heavy", 9), *((f"middle{number}", 2) for number in range(12)), ("late", 1)
+    )
+
+    assert "late" in world.book.queue
+    assert world.end("a", "middle0") == ["late"]
+
+
 def test_an_unlimited_lane_grants_everything() -> None:
     """Without a limit there is nothing to wait for before the first refusal."""
     world = World()

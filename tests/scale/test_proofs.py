@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from cluster_kit import Cluster, cluster
 from distributed import Client
@@ -25,8 +26,8 @@ from distributed.security import Security
 from fault_server import Remote
 from redis_kit import Server
 from scale_driver import TERMS, jobs_of, stage_of
+from scale_kit import LIMIT, accepted, assert_all_is_well, driver_of, environment, run
 from scale_stages import EmptyStage, PoisonStage
-from test_cluster import LIMIT, accepted, assert_all_is_well, driver_of, environment, run
 
 from kling_async.errors import ClusterLost
 from kling_async.protocol.auth import ApiKey, fingerprint
@@ -58,15 +59,18 @@ async def test_x3_the_driver_dies_again_and_again(
         }
         command = [sys.executable, str(_HERE.parent / "scale_driver.py"), json.dumps(options)]
         for _ in range(5):
-            driver = subprocess.Popen(command)
-            with anyio.move_on_after(2.5 + 3 * dice.random()):
-                while driver.poll() is None:
-                    await asyncio.sleep(0.05)
-            driver.kill()
-            driver.wait()
+            await anyio.to_thread.run_sync(_run_for, command, 2.5 + 3 * dice.random())
         last = await run(running, service, tmp_path, jobs_of(size))
 
     assert_all_is_well(service, last, size)
+
+
+def _run_for(command: list[str], seconds: float) -> None:
+    driver = subprocess.Popen(command)
+    with suppress(subprocess.TimeoutExpired):
+        driver.wait(seconds)
+    driver.kill()
+    driver.wait()
 
 
 async def test_x4_the_scheduler_dies(service: Remote, store: Server, tmp_path: Path, size: int) -> None:
@@ -191,13 +195,16 @@ async def test_x11_no_secret_leaves_the_worker(service: Remote, store: Server, t
         await run(running, service, tmp_path, jobs_of(10), stage=stage)
         logs = b"".join(log.read_bytes() for log in running.logs)
     sent = pickle.dumps((stage, [Assignment("k", job, "id") for job in jobs_of(10)]))
-    files = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    kept = b"".join(file.read_bytes() for file in store.folder.rglob("*") if file.is_file())
+    files, kept = _bytes_in(tmp_path), _bytes_in(store.folder)
 
     for place, found in (("tasks", sent), ("logs", logs), ("folder", files), ("store", kept)):
         assert found, place
         for secret in (service.api_key, service.secret_key, "eyJ"):
             assert secret.encode() not in found, place
+
+
+def _bytes_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
 async def test_x12_a_poison_row_fails_alone(service: Remote, store: Server, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class Shared:
             slots = int(token.split(".")[1])
             self.waits.setdefault(slots, []).append(self.now - self._asked[job])
             self._queued[process] -= 1
-            seconds = 24.0 * dice.lognormvariate(0.0, 0.4)
+            seconds = 4.8 * dice.lognormvariate(0.0, 0.4)
             ended = (job, token)
             self._at(
                 self.now + seconds, lambda ended=ended: self._ended.setdefault(process, []).append(ended)
@@ -90,7 +90,7 @@ class Shared:
 def test_x8_heavy_jobs_wait_at_most_three_times_as_long(limit: int) -> None:
     """Over three processes, 95 of 100 jobs of nine pictures wait at most thrice as long as those of one."""
     dice = Random(3)
-    world = Shared(limit, 3, [dice.choice([1, 9]) for _ in range(1_000)])
+    world = Shared(limit, 3, [dice.choice([1, 9]) for _ in range(300)])
 
     utilisation = world.run()
 
@@ -102,6 +102,6 @@ def test_x8_heavy_jobs_wait_at_most_three_times_as_long(limit: int) -> None:
 def test_the_store_keeps_the_lane_full() -> None:
     """Eight processes share fifty slots as well as one has them: what is lost is the time between exchanges."""
     dice = Random(5)
-    world = Shared(50, 8, [dice.randint(1, 9) for _ in range(1_500)])
+    world = Shared(50, 8, [dice.randint(1, 9) for _ in range(400)])
 
     assert world.run() >= 0.93
