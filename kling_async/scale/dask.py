@@ -8,15 +8,15 @@ A client whose scheduler has died waits for ever, so a watchdog asks the schedul
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, TypeAlias
 
 import anyio
 from attrs import define, field
 
-from kling_async.errors import ClusterLost, ConfigError, MissingExtra
+from kling_async.errors import ClusterLost, ConfigError, KlingError, MissingExtra
 from kling_async.scale.stage import Assignment, KlingStage
 
 __all__ = ["DaskEngine", "Deliver", "Take"]
@@ -79,8 +79,8 @@ class DaskEngine:
                 await self._clear_suspects(stage, deliver)
                 await self._client.unregister_worker_plugin(name=name)
                 group.cancel_scope.cancel()
-        except* ClusterLost as lost:
-            raise _first(lost) from None
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
 
     # The window.
 
@@ -134,10 +134,9 @@ class DaskEngine:
             rows = await future
         except KilledWorker:
             return jobs
-        except asyncio.CancelledError:
-            if future.status == "cancelled" and not _is_cancelled():
-                raise ClusterLost("the scheduler has lost the run's tasks; run again to continue") from None
-            raise
+        except CancelledError:
+            # Of the future, not of ours: who cancels us raises asyncio's.
+            raise ClusterLost("the scheduler has lost the run's tasks; run again to continue") from None
         finally:
             future.release()
         await deliver(tuple(zip(jobs, rows, strict=True)))
@@ -185,17 +184,12 @@ class DaskEngine:
                 raise ClusterLost(message)
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and bool(task.cancelling())
-
-
-def _first(group: BaseExceptionGroup[ClusterLost]) -> ClusterLost:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, ClusterLost), "the group holds nothing else"
-    return found
+def _first(error: BaseException) -> BaseException:
+    """Take out of the groups that task groups make what whoever called can act on."""
+    while isinstance(error, BaseExceptionGroup):
+        ours = error.subgroup(KlingError)
+        error = (ours or error).exceptions[0]
+    return error
 
 
 def _killed(job: Assignment) -> dict[str, Any]:
