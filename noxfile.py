@@ -25,7 +25,12 @@ PROVING = (
     "tests/scale/test_cluster.py",
 )
 # What the lowest versions of the requirements can break.
-TOUCHING = ("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/protocol", "tests/transport")
+TOUCHING = (
+    *("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/integrations", "tests/protocol"),
+    "tests/transport",
+)
+# Its examples use extras, so its code runs in the session of the tests only.
+WITH_EXTRAS = "tests/test_docs.py::test_code_runs[docs/observing.md]"
 
 
 def group(*names: str) -> tuple[str, ...]:
@@ -63,7 +68,7 @@ LOWEST = PYTHONS[0] if PYTHONS else None
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Test the installed package."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,images,otel,prometheus]", *group("test"))
     session.run(*PYTEST, *session.posargs, env=INSTALLED)
 
 
@@ -85,7 +90,7 @@ def redis(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    session.install(".[cli,images,dask]", *group("lint"))
+    session.install(".[cli,images,dask,otel,prometheus]", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *session.posargs)
@@ -119,7 +124,22 @@ def minimums(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Run the examples and the code of the documentation with the core alone, without any extra."""
     session.install(".", *group("test"))
-    session.run(*PYTEST, "tests/test_examples.py", "tests/test_docs.py", *session.posargs, env=INSTALLED)
+    files = ("tests/test_examples.py", "tests/test_docs.py", "--deselect", WITH_EXTRAS)
+    session.run(*PYTEST, *files, *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def web(session: nox.Session) -> None:
+    """Serve what is mounted, the shops and the programs of the documentation with their web frameworks, and drive them."""
+    session.install(".[cli,images]", *group("web"))
+    session.run(*PYTEST, "tests/web", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def browser(session: nox.Session) -> None:
+    """Look at pages with a real browser; needs Debian's chromium and chromium-driver."""
+    session.install(".[images]", *group("browser"))
+    session.run(*PYTEST, "tests/browser", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
@@ -193,6 +213,15 @@ def model(session: nox.Session) -> None:
     session.install(".[cli,images]", *group("test"))
     many = INSTALLED | {"KLING_TEST_MODEL": "10000"}
     session.run(*PYTEST, "tests/durability/test_model.py", *session.posargs, env=many)
+
+
+@nox.session(python=LOWEST, default=False)
+def cancellations(session: nox.Session) -> None:
+    """Cut whole programs at every pass of their event loop."""
+    session.install(".[cli,images]", *group("test"))
+    every = INSTALLED | {"KLING_TEST_CUT_STRIDE": "1"}
+    options = ("--timeout=3600", "tests/faults/test_cancellation.py")
+    session.run(*PYTEST, *options, *session.posargs, env=every)
 
 
 @nox.session(python=LOWEST, default=False)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import decode, downloads, imports, jobs, memory, records, slots, uploads
+from benchmarks import callbacks, decode, downloads, imports, jobs, memory, records, slots, uploads, web
 from benchmarks.harness import ROOT, Figure, table
 
 _PAGE = ROOT / "docs" / "performance.md"
@@ -18,6 +18,8 @@ _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 # What is measured, and how often by default.
 _ALL: tuple[tuple[str, Callable[[int], list[Figure]], int], ...] = (
     ("jobs", jobs.measure, 3),
+    ("callbacks", callbacks.measure, 3),
+    ("web", web.measure, 1),
     ("slots", slots.measure, 1),
     ("memory", memory.measure, 1),
     ("records", records.measure, 3),

@@ -16,11 +16,12 @@ _AT_ONCE = 16
 def ours(options: dict[str, Any]) -> dict[str, float]:
     """Save them as a batch does: length, signature and size checked, on the disk, renamed into place."""
     from kling_async.client.clock import Clock
+    from kling_async.client.emitter import Emitter
     from kling_async.client.results import Downloads
     from kling_async.transport.downloads import FetchRules
 
     async def run() -> dict[str, float]:
-        downloads = Downloads.under(FetchRules(allow_private=True), Clock())
+        downloads = Downloads.under(FetchRules(allow_private=True), Clock(), Emitter())
         numbers = count()
 
         async def work() -> None:

@@ -129,6 +129,8 @@ class Server:
         )
         assert self._process.stdout is not None, "its stdout is a pipe"
         self.url = self._process.stdout.readline().strip()
+        # Without an address of its own a client would go to the vendor's.
+        assert self.url.startswith("http://127.0.0.1:"), "the server did not start"
         return self
 
     def books(self) -> dict[str, Any]:

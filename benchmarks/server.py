@@ -2,7 +2,7 @@
 A service for measuring: a raw asyncio protocol in a process of its own that does as little as the client lets it.
 
 It has creates, single queries, list pages (newest first), resource packs and result pictures; tasks take
-their time and hold slots. It keeps books, among them its own CPU time, from which `speed()` says that it is not the limit.
+their time and hold slots, and where a create names an address, their end is posted to it. It keeps books, among them its own CPU time, from which `speed()` says that it is not the limit.
 No token and no picture is checked: for that there is the emulator.
 """
 
@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Any
 
 from benchmarks.pictures import png
+from benchmarks.poster import Poster
 
 PATH = b"/v1/images/multi-image2image"
 
@@ -80,6 +81,8 @@ class State:
         self.counts: Counter[str] = Counter()
         self.base = ""
         self.picture = png(bytes(4096), options.picture_bytes)
+        self.poster = Poster()
+        self.began: float | None = None
 
     def create(self, body: bytes) -> bytes:
         """Accept a create or refuse it for want of slots."""
@@ -92,13 +95,24 @@ class State:
             self.refused += 1
             return b'{"code": 1303, "message": "parallel task over resource pack limit", "request_id": "r"}'
         number = len(self.items) + 1
-        seconds = self.dice.uniform(self.options.shortest, self.options.longest)
-        item = Item(number, asked, seconds, self.base)
+        item = Item(number, asked, self._seconds(number, now), self.base)
+        if "callback_url" in asked:
+            wait = max(0.0, item.ends - time.time())
+            asyncio.get_running_loop().call_later(
+                wait, self.poster.post, str(asked["callback_url"]), item.done
+            )
         self.items[b"%018d" % number] = item
         self.held += slots
         self.peak = max(self.peak, self.held)
         heapq.heappush(self.ends, (item.ends, slots))
         return _envelope(item.running)
+
+    def _seconds(self, number: int, now: float) -> float:
+        if not self.options.rate:
+            return self.dice.uniform(self.options.shortest, self.options.longest)
+        # Ends come one after the other at a steady rate, whenever their tasks were made.
+        self.began = now if self.began is None else self.began
+        return float(self.began + self.options.shortest + number / self.options.rate - now)
 
     def page(self, query: bytes) -> bytes:
         """Return a page of the list, newest first."""
@@ -242,6 +256,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--slots", type=int, default=1_000_000)
     options.add_argument("--shortest", type=float, default=2.0)
     options.add_argument("--longest", type=float, default=4.0)
+    options.add_argument("--rate", type=float, default=0.0, help="ends a second; 0: as their times fall")
     options.add_argument("--picture-bytes", type=int, default=100)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--core", type=int, default=None)

@@ -285,6 +285,11 @@ class MalformedReply(KlingError):
     http_status: int = 0
     request_id: str = ""
 
+    @property
+    def is_redirect(self) -> bool:
+        """Whether the answer points elsewhere; it is not followed."""
+        return 300 <= self.http_status < 400
+
 
 @error
 class SubmissionUnknown(KlingError):
@@ -295,6 +300,12 @@ class SubmissionUnknown(KlingError):
     """
 
     external_task_id: str = ""
+
+    @property
+    def astray(self) -> ConfigError | None:
+        """What to end a run with because the look-up was redirected, so that nothing here answers for the service."""
+        astray = isinstance(self.__cause__, MalformedReply) and self.__cause__.is_redirect
+        return ConfigError(str(self)) if astray else None
 
 
 @error

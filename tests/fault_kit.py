@@ -1,4 +1,4 @@
-"""What the fault tests share: a client with short time limits, jobs without pictures, and watchers."""
+"""What the fault tests share: a client with a quick clock, jobs without pictures, and watchers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ from fault_server import FaultServer
 from fault_server.checks import assert_silent, assert_within, no_leaks
 
 from kling_async import Kling, MultiImage
+from kling_async.client.clock import Clock
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Event
 
-__all__ = ["QUICK", "FlakyResolver", "Log", "client_of", "job"]
+__all__ = ["PACE", "PATIENT", "QUICK", "FlakyResolver", "Hurried", "Log", "client_of", "job"]
 
-# Short enough for tests, long enough for a machine that is busy with other tests.
-QUICK = Timeouts(connect=0.5, request=0.6, settle=0.1)
+# All pauses of these clients are so many times as short as those of others.
+PACE = 20
+# Limits of sockets are real seconds: ample, on a machine that is busy with other tests, and short where a server is silent.
+PATIENT = Timeouts(connect=5.0, request=20.0, settle=0.1 * PACE)
+QUICK = Timeouts(connect=0.5, request=0.6, settle=0.1 * PACE)
+
+
+class Hurried(Kling):
+    """A client whose clock goes fast; `stall_after` and `task_timeout` are by that clock, waits for a handle are not."""
+
+    def __init__(self, **options: Any) -> None:
+        self._clock = Clock.hurried(PACE)  # its own, so that a test can set it wrong
+        super().__init__(**options)
 
 
 def job(external_task_id: str | None = None, **fields: Any) -> MultiImage:
@@ -64,9 +76,9 @@ async def client_of(
     quick = {
         "base_url": server.url,
         "slots": 9,
-        "timeout": QUICK,
+        "timeout": PATIENT,
         "max_retries": 3,
-        "min_poll_interval": 0.01,
+        "min_poll_interval": 0.01 * PACE,
     }
     quick["on_event"] = log.events.append
     root = logging.getLogger()
@@ -77,7 +89,7 @@ async def client_of(
         async with (
             no_leaks(server),
             _lent(connector) as lent,
-            Kling(**(keys | quick | lent | options)) as kling,
+            Hurried(**(keys | quick | lent | options)) as kling,
         ):
             yield kling
             shown = repr(kling)

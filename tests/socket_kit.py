@@ -34,6 +34,7 @@ __all__ = [
     "job",
     "leaves_nothing",
     "logged",
+    "open_files",
     "png",
     "reply",
     "task",
@@ -262,7 +263,8 @@ def logged() -> Iterator[Log]:
         root.setLevel(before)
 
 
-def _open_files() -> dict[str, str]:
+def open_files() -> dict[str, str]:
+    """Name what this process has open, by descriptor."""
     folder = "/proc/self/fd"
     found = {}
     for name in os.listdir(folder) if Path(folder).is_dir() else ():  # noqa: PTH208 - names are enough
@@ -274,7 +276,7 @@ def _open_files() -> dict[str, str]:
 @asynccontextmanager
 async def leaves_nothing() -> AsyncIterator[None]:
     """What runs inside leaves no asyncio task and no open file or socket, and logs no defect."""
-    tasks, files = asyncio.all_tasks(), _open_files()
+    tasks, files = asyncio.all_tasks(), open_files()
     with logged() as log:
         yield
 
@@ -289,5 +291,5 @@ def _left(tasks: set[asyncio.Task[Any]], files: Mapping[str, str]) -> list[objec
     gc.collect()
     running: Iterable[asyncio.Task[Any]] = asyncio.all_tasks() - tasks
     return [task for task in running if not task.done()] + [
-        (name, target) for name, target in _open_files().items() if name not in files
+        (name, target) for name, target in open_files().items() if name not in files
     ]

@@ -44,6 +44,7 @@ ORDER = (
 LEAVES = {
     "_version": "one constant, which every layer may name",
     "_disk": "files that survive a power cut, for journal, downloads and results",
+    "_frames": "takes frames off errors, for whoever handles what is secret",
     "_crash": "named places for tests to kill the process at; nothing happens there otherwise",
 }
 FACE = {ROOT, f"{ROOT}.__main__"}  # names only, loaded when they are used
@@ -120,6 +121,7 @@ PURE_IN_SPITE_OF_ITS_NAME = {
 # Where the HTTP library may be imported (R28). yarl comes with it.
 HTTP = {"aiohttp", "yarl"}
 HTTP_FOLDERS = {"transport", "emulator"}
+HTTP_MODULES = {"integrations.aiohttp_web": "an application for those who serve with aiohttp"}
 HTTP_FOR_TYPES = {
     ("client.kling", "aiohttp"): "the type of the session that a caller may lend",
 }
@@ -151,6 +153,8 @@ EXTRAS = {
         "distributed",
         {"scale.workers": "loaded by the engine when a run begins, and by the workers"},
     ),
+    "opentelemetry": ("opentelemetry-api", {}),
+    "prometheus_client": ("prometheus-client", {}),
     "pytest": ("pytest", {"testing.plugin": "only pytest loads it"}),
 }
 
@@ -401,11 +405,11 @@ def test_the_allowances_of_the_core_are_needed() -> None:
 
 
 def test_there_is_one_http_seam() -> None:
-    """aiohttp is imported in `transport/` and in the emulator's server only (R28)."""
+    """aiohttp is imported in `transport/`, in the emulator's server and for those who serve with it only (R28)."""
     assert_none(
         each
         for module in named()
-        if module.layer not in HTTP_FOLDERS
+        if module.layer not in HTTP_FOLDERS and module.name not in HTTP_MODULES
         for each in third_party(module.name)
         if each.top in HTTP and not (each.typing and (module.name, each.top) in HTTP_FOR_TYPES)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,12 +22,21 @@ def _run(folder: Path, *, tests: str, nox: str = "true", demo: str = "true") -> 
         for name, command in (("tests", tests), ("demo", demo))
     ]
     (folder / "README.md").write_text("".join(blocks), encoding="utf-8")
-    program = folder / ".venv" / "bin" / "nox"
-    program.parent.mkdir(parents=True)
-    program.write_text(f"#!/bin/sh\necho sessions: $*\n{nox}\n", encoding="utf-8")
-    program.chmod(0o755)
-    result = subprocess.run([folder / ".ci" / "run"], capture_output=True, text=True, check=False, timeout=60)
+    _program(folder / ".venv" / "bin" / "nox", f"echo sessions: $*\n{nox}")
+    # What it would install where it is missing.
+    for name in ("chromium", "chromedriver"):
+        _program(folder / "bin" / name, "true")
+    env = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(
+        [folder / ".ci" / "run"], capture_output=True, text=True, check=False, timeout=60, env=env
+    )
     return result.returncode, result.stdout
+
+
+def _program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
 
 
 def test_all_is_well(tmp_path: Path) -> None:

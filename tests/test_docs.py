@@ -24,6 +24,8 @@ from kling_async.testing import RunningEmulator
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+# Whole programs, one a page; tests/web runs them behind their servers.
+PROGRAMS = [page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs" / "frameworks").glob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
@@ -69,7 +71,7 @@ def test_readme_has_a_program_by_line_thirty() -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
 
 
-@pytest.mark.parametrize("page", NAMES)
+@pytest.mark.parametrize("page", NAMES + PROGRAMS)
 def test_links_lead_somewhere(page: str) -> None:
     """Every relative link and picture of a page is a file of the project."""
     text = (ROOT / page).read_text(encoding="utf-8")

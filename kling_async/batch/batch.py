@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -72,7 +74,7 @@ class Batch:
         await self._gone.wait()
         error, self._runner.error = self._runner.error, None
         if error is not None:
-            raise error
+            raise _single(error)
         raise StopAsyncIteration
 
     def statistics(self) -> Statistics:
@@ -90,7 +92,8 @@ class Batch:
             self._engine.enter()
             self._started = True
             # Not a method of this object: whoever drops the batch must not be kept from it by its own task.
-            self._engine.background.spawn(_live(self._runner, self._gone))
+            life = self._engine.background.begin(self._runner.run())
+            life.add_done_callback(partial(_ended, self._runner, self._gone))
         elif self._engine.closed and not self._gone.is_set():
             raise ConfigError("the client of this batch is closed; keep it open until the batch is done")
 
@@ -99,17 +102,23 @@ class Batch:
         # outcome cannot be told of this either, so the batch is only stopped; the client awaits what is left of it.
         runner = getattr(self, "_runner", None)
         if runner is not None and self._started and not self._gone.is_set():
-            runner.cancel()
+            with suppress(RuntimeError):  # without a loop nothing runs that could be stopped
+                runner.cancel()
 
 
-async def _live(runner: Runner, gone: anyio.Event) -> None:
-    try:
-        await runner.run()
-    except asyncio.CancelledError:
-        # Only the end of the client cancels this; leaving the batch cancels a scope inside.
+def _ended(runner: Runner, gone: anyio.Event, life: asyncio.Task[None]) -> None:
+    # Not the last lines of the life itself, which has none if it is cancelled before its first step.
+    if life.cancelled():
+        # Only the end of the client cancels it; leaving the batch cancels a scope inside.
         runner.error = runner.error or ConfigError(
             "the client of this batch was closed before the batch was done; keep it open until then"
         )
-        raise
-    finally:
-        gone.set()
+        runner.outbox.close()
+    gone.set()
+
+
+def _single(error: BaseException) -> BaseException:
+    """Take a lone error out of the groups that task groups make."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from attrs import define, field
 
-from kling_async.batch.manifest import BadRow, Row
+from kling_async.batch.manifest import BadRow, Passed, Row
+from kling_async.batch.origin import Origin
 from kling_async.errors import BatchStopped, InvalidJob, KlingError
 from kling_async.journal.ledger import Ledger
 from kling_async.protocol.jobs import MultiImage
@@ -40,6 +41,8 @@ class Entry:
     external_task_id: str = ""
     attempts: int = 0
     committed: int = 0
+    # The manifest's row, as a hash; 0 if it comes from elsewhere.
+    row: int = 0
     saving: bool = False
     ledger: Ledger | None = field(default=None, repr=False)
     parts: tuple[Entry, ...] = field(default=(), repr=False)
@@ -74,31 +77,35 @@ class Entry:
 
 
 async def entries(
-    jobs: Iterable[Input] | AsyncIterable[Input], *, by_content: bool = False
-) -> AsyncGenerator[Entry, None]:
+    jobs: Iterable[Input | Passed] | AsyncIterable[Input], origin: Origin | None = None
+) -> AsyncGenerator[Entry | Passed, None]:
     """
     Yield the jobs of any iterable with their positions; what is no job becomes an entry with its error.
 
-    A job without a key is named by its position, or, *by_content*, by the hash of what it asks for, so that a later
-    run knows it again.
+    A job without a key is named by its position, or, with *origin*, by the hash of what it asks for, so that a later
+    run knows it again; *origin* says how its files are known. Rows that need nothing pass through, many at once.
     """
-    names = _Names(by_content)
+    names = _Names(origin)
     position = 0
     if isinstance(jobs, AsyncIterable):
         async for item in jobs:
             yield _entry(position, item, names)
             position += 1
     else:
-        for item in jobs:
-            yield _entry(position, item, names)
-            position += 1
+        for each in jobs:
+            if isinstance(each, Passed):
+                yield each
+                position += len(each.keys)
+            else:
+                yield _entry(position, each, names)
+                position += 1
 
 
 @define
 class _Names:
-    """The keys given so far, as hashes: a million of them must fit into memory."""
+    """The keys given so far, as hashes: a million of them must fit into memory. *origin* as in `entries()`."""
 
-    _by_content: bool
+    _origin: Origin | None
     _seen: set[int] = field(factory=set, init=False)
 
     def is_new(self, key: str) -> bool:
@@ -107,9 +114,13 @@ class _Names:
         self._seen.add(hash(key))
         return len(self._seen) > before
 
+    def settle(self, job: MultiImage) -> MultiImage:
+        """Return *job* with its files known as they are to be."""
+        return job if self._origin is None else self._origin.name(job)
+
     def name(self, entry: Entry) -> str:
         """Name a job that has no key."""
-        if not self._by_content:
+        if self._origin is None:
             return f"{entry.position + 1:06d}"
         name = key = entry.fingerprint()[:16]
         number = 1
@@ -122,7 +133,7 @@ class _Names:
 def _entry(position: int, item: object, names: _Names) -> Entry:
     if isinstance(item, Row):
         # The manifest has looked for doubled keys already.
-        return Entry(position=position, key=item.key, job=item.job)
+        return Entry(position=position, key=item.key, job=names.settle(item.job), row=item.digest)
     if isinstance(item, BadRow):
         return Entry(position=position, key=item.key, error=item.error)
     place = f"job {position + 1}"

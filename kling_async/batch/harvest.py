@@ -22,11 +22,9 @@ from kling_async._crash import crash_point
 from kling_async.batch.entries import Entry
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
 from kling_async.batch.sinks import Folder, result_row
-from kling_async.client.emitter import Emitter
 from kling_async.client.results import Keeper
 from kling_async.errors import KlingError, TaskNotFound
 from kling_async.journal.journal import Journal
-from kling_async.protocol.events import Saved
 from kling_async.protocol.lifecycle import JobRecord, JobState, is_final
 from kling_async.protocol.naming import file_stem
 from kling_async.protocol.tasks import Task
@@ -72,7 +70,6 @@ class Harvest:
     """
 
     _folder: Folder | None
-    _emitter: Emitter
     _deliver: Callable[[Entry, Outcome], None]
     journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(init=False, repr=False)
@@ -87,7 +84,10 @@ class Harvest:
         self._streams += [*self._crops, *self._ends]
         group.start_soon(self._write_lines)
         for _ in range(_SAVERS):
-            group.start_soon(self._save_all, self._crops[1].clone(), self._ends[0].clone())
+            crops, ends = self._crops[1].clone(), self._ends[0].clone()
+            # Also theirs: who is cancelled before the first step closes nothing.
+            self._streams += [crops, ends]
+            group.start_soon(self._save_all, crops, ends)
 
     def bring(self, crop: Crop) -> None:
         """Take in a task that succeeded."""
@@ -136,25 +136,11 @@ class Harvest:
         try:
             for image in crop.task.images:
                 stem = file_stem("{key}_{index}", crop.entry.key, image.index)
-                saved = await crop.keeper.keep(image, self._folder.images, stem)
+                saved = await crop.keeper.keep(image, self._folder.images, stem, key=crop.entry.key)
                 files.append(saved.path)
-                self._tell(crop, saved.path, saved.size)
         except KlingError as error:
             return failed(crop.entry, error, crop.task, crop.account)
         return _succeeded(crop, tuple(files))
-
-    def _tell(self, crop: Crop, path: Path, size: int) -> None:
-        if self._emitter.active:
-            self._emitter.emit(
-                Saved(
-                    account=crop.account,
-                    key=crop.entry.key,
-                    external_task_id=crop.entry.external_task_id,
-                    task_id=crop.task.task_id,
-                    path=str(path),
-                    size=size,
-                )
-            )
 
     async def _write_lines(self) -> None:
         async with self._ends[1] as ends:

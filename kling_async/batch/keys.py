@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 
 __all__ = ["KeyTable"]
@@ -10,7 +9,7 @@ __all__ = ["KeyTable"]
 
 def _digest(key: str) -> int:
     # Zero marks a free place.
-    return int.from_bytes(hashlib.blake2b(key.encode(errors="replace"), digest_size=8).digest()) or 1
+    return hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1
 
 
 class KeyTable:

@@ -14,34 +14,51 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from kling_async.batch.keys import KeyTable
-from kling_async.batch.tables import csv_records
-from kling_async.errors import ConfigError, InvalidJob
+from kling_async.batch.raws import Raw, fields_of, raw_rows, shown
+from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.rows import job_from_row
 
-__all__ = ["BadRow", "Record", "Row", "at_line", "key_of", "raw_records", "read_manifest"]
+__all__ = [
+    "BadRow",
+    "Manifest",
+    "Passed",
+    "Record",
+    "Row",
+    "at_line",
+    "digest_of",
+    "key_of",
+    "raw_records",
+    "read_manifest",
+]
 
-MAX_LINE_BYTES = 128 * 1024 * 1024  # six pictures of 10 MB as base64 are 80 MB
-MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_KEY = 512
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# Rows that are looked up at once, and the bytes of them that may be held.
+_GROUP = 256
+_GROUP_BYTES = 4 * 1024 * 1024
+_USUAL_BYTES = 1024
+_JSON = json.JSONDecoder()
 
 
 @frozen(kw_only=True)
 class Row:
-    """A good row: *number* is the line it starts on (the element, in a `.json` array), *key* names it in the results."""
+    """
+    A good row: *number* is the line it starts on (the element, in a `.json` array), *key* names it in the results.
+
+    *digest* is a hash of the row as it stands in the file, by which a later run knows it without reading it closely.
+    """
 
     number: int
     key: str
     job: MultiImage
+    digest: int = field(default=0, eq=False, repr=False)
 
 
 @frozen(kw_only=True)
@@ -57,8 +74,14 @@ class BadRow:
     error: InvalidJob
 
 
+@frozen(kw_only=True)
+class Passed:
+    """Rows that follow each other and need nothing: their keys."""
+
+    keys: tuple[str, ...]
+
+
 Record: TypeAlias = tuple[int, dict[str, object] | InvalidJob]
-_READERS: dict[str, Callable[[IO[bytes], Path], Iterator[Record]]]
 
 
 def read_manifest(path: Path) -> Iterator[Row | BadRow]:
@@ -68,75 +91,101 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
     Relative pictures are relative to the manifest's folder. Raises ConfigError at once for a file that is missing,
     a folder, not readable or of an unknown kind; an empty file has no rows.
     """
-    records = raw_records(path)
-    # Absolute, since a job is known by its pictures' paths: it must be the same one wherever the command is called.
-    return _rows(records, path.parent.resolve())
+    # Absolute, since the same pictures are meant wherever the command is called.
+    return Manifest(raw_rows(path), path.parent.resolve())
 
 
 def raw_records(path: Path) -> Iterator[Record]:
     """Return each row's line number and its fields as they stand in the file at *path*, or why it has none."""
-    # The first record is read now, so that a header or a .json file that cannot be used is an error at once. The
-    # file is opened again to be read: what is never iterated leaves nothing open.
-    next(_records(path), None)
-    return _records(path)
+    return ((number, fields_of(raw)) for number, raw in raw_rows(path))
 
 
-def _records(path: Path) -> Iterator[Record]:
-    with _open(path) as file:
-        yield from _READERS.get(path.suffix.lower(), _jsonl_records)(file, path)
+@define(eq=False)
+class Manifest(Iterator[Row | BadRow]):
+    """The rows of a manifest in the folder *base*, as they are read; no two have one key."""
 
+    _raws: Iterator[tuple[int, Raw]] = field(repr=False)
+    base: Path
+    _seen: KeyTable = field(factory=KeyTable, init=False, repr=False)
 
-def _open(path: Path) -> IO[bytes]:
-    """Open *path*, or raise ConfigError saying what is wrong with it."""
-    if path.suffix.lower() in {".parquet", ".xlsx", ".xls"}:
-        raise ConfigError(
-            f"manifest: expected JSONL, CSV or TSV, found {path.name}; export it as one of them"
-        )
-    if path.is_dir():
-        raise ConfigError(
-            f"manifest: expected a JSONL or CSV file, found the folder {path}; name a file in it"
-        )
-    if path.exists() and not path.is_file():
-        raise ConfigError(
-            f"manifest: expected a regular file, since it is read twice, found {path}; save it to a file first"
-        )
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise ConfigError(f"manifest: expected a file, found nothing at {path}; check the path") from None
-    except OSError as error:
-        raise ConfigError(
-            f"manifest: expected a readable file, found {path}: {error.strerror}; check its permissions"
-        ) from error
-    head = file.read(3)
-    if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        file.close()
-        raise ConfigError(f"manifest: expected UTF-8 text, found UTF-16 in {path}; save it as UTF-8")
-    file.seek(3 if head == b"\xef\xbb\xbf" else 0)
-    return file
+    def __next__(self) -> Row | BadRow:
+        return self._row(*next(self._raws))
 
+    def unless(self, done: Callable[[Sequence[str]], Mapping[str, int]]) -> Iterator[Row | BadRow | Passed]:
+        """
+        Yield the rows, but those that are done already only by their keys.
 
-def _rows(records: Iterator[Record], base: Path) -> Iterator[Row | BadRow]:
-    """Make jobs of *records*; see to it that no two rows have one key."""
-    seen = KeyTable()
-    for number, fields in records:
-        if isinstance(fields, InvalidJob):
-            yield BadRow(number=number, key=f"line-{number}", error=at_line(number, fields))
-            continue
+        *done* says of some keys which of them are, with the digest of their row then. A row that is the same is not
+        parsed closely again, which takes most of the time.
+        """
+        while group := self._group():
+            keys = [_glance(raw) for _, raw in group]
+            known = done([key for key in keys if key])
+            passed: list[str] = []
+            for key, (number, raw) in zip(keys, group, strict=True):
+                if key in known and known[key] == digest_of(raw) and not self._seen.add(key, number):
+                    passed.append(key)
+                    continue
+                if passed:
+                    yield Passed(keys=tuple(passed))
+                    passed = []
+                yield self._row(number, raw)
+            if passed:
+                yield Passed(keys=tuple(passed))
+
+    def _group(self) -> list[tuple[int, Raw]]:
+        """Read the next rows, not too many for one query and not too large to be held at once."""
+        group: list[tuple[int, Raw]] = []
+        size = 0
+        for number, raw in self._raws:
+            group.append((number, raw))
+            size += len(raw) if isinstance(raw, bytes) else _USUAL_BYTES
+            if len(group) == _GROUP or size > _GROUP_BYTES:
+                break
+        return group
+
+    def _row(self, number: int, raw: Raw) -> Row | BadRow:
+        key = f"line-{number}"
+        fields = fields_of(raw)
         try:
-            key = key_of(fields)
-            first = seen.add(key, number)
+            if isinstance(fields, InvalidJob):
+                raise fields
+            own = key_of(fields)
+            first = self._seen.add(own, number)
             if first:
-                raise _duplicate(fields, key, first)
+                raise _duplicate(fields, own, first)
+            key = own
+            job = job_from_row(_without_key(fields), self.base)
         except InvalidJob as error:
-            yield BadRow(number=number, key=f"line-{number}", error=at_line(number, error))
-            continue
+            return BadRow(number=number, key=key, error=at_line(number, error))
+        return Row(number=number, key=key, job=evolve(job, key=key), digest=digest_of(raw))
+
+
+def _glance(raw: Raw) -> str:
+    """Return the key that a row seems to have, without looking closely; empty if it has none of its own."""
+    if isinstance(raw, bytes):
         try:
-            job = job_from_row(_without_key(fields), base)
-        except InvalidJob as error:
-            yield BadRow(number=number, key=key, error=at_line(number, error))
-        else:
-            yield Row(number=number, key=key, job=evolve(job, key=key))
+            raw = _JSON.decode(raw.decode())
+        except (ValueError, RecursionError):
+            return ""
+    if not isinstance(raw, dict):
+        return ""
+    key = raw.get("key")
+    if isinstance(key, str) and "id" not in raw:
+        return key
+    try:
+        return key_of(raw)
+    except InvalidJob:
+        return ""
+
+
+def digest_of(raw: Raw) -> int:
+    """Return a hash of a row as it stands in its file, never 0; 0 for one that cannot be read."""
+    if isinstance(raw, InvalidJob):
+        return 0
+    text = raw.strip() if isinstance(raw, bytes) else json.dumps(raw).encode()
+    # What SQLite takes for an integer has a sign.
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), signed=True) or 1
 
 
 def at_line(number: int, error: InvalidJob) -> InvalidJob:
@@ -162,11 +211,11 @@ def key_of(fields: dict[str, object]) -> str:
         return "row-" + hashlib.sha256(content.encode()).hexdigest()[:16]
     name, value = given[0]
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InvalidJob.because(name, "a text or a whole number", _shown(value), "write it as text")
+        raise InvalidJob.because(name, "a text or a whole number", shown(value), "write it as text")
     key = str(value)
     if not key.strip() or len(key) > MAX_KEY or not key.isprintable():
         rule = f"1 to {MAX_KEY} printable characters"
-        found = _shown(key) if len(key) <= MAX_KEY else f"{len(key)} characters"
+        found = shown(key) if len(key) <= MAX_KEY else f"{len(key)} characters"
         raise InvalidJob.because(name, rule, found, "change it, or leave it out to use a hash of the row")
     return key
 
@@ -180,117 +229,5 @@ def _duplicate(fields: dict[str, object], key: str, first: int) -> InvalidJob:
             "remove it, or give both a key to run both",
         )
     return InvalidJob.because(
-        "key", "a key of its own", f"{_shown(key)}, as in line {first}", "change one of the two"
+        "key", "a key of its own", f"{shown(key)}, as in line {first}", "change one of the two"
     )
-
-
-# JSON
-
-
-def _jsonl_records(file: IO[bytes], _path: Path) -> Iterator[Record]:
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-            _skip_line(file)
-            yield (
-                number,
-                _bad_line(f"at most {MAX_LINE_BYTES // 1024**2} MB", "a longer one", "name pictures by path"),
-            )
-        elif line.strip():
-            yield number, _fields_or_error(line)
-
-
-def _skip_line(file: IO[bytes]) -> None:
-    while (piece := file.readline(1 << 20)) and not piece.endswith(b"\n"):
-        pass
-
-
-def _json_records(file: IO[bytes], path: Path) -> Iterator[Record]:
-    """Read one object or an array of objects; bounded, since the whole file is parsed at once."""
-    text = file.read(MAX_JSON_BYTES + 1)
-    if len(text) > MAX_JSON_BYTES:
-        raise ConfigError(
-            f"manifest: expected at most {MAX_JSON_BYTES // 1024**2} MB of .json, found more in {path}; "
-            "make it JSONL, one object a line: jq -c '.[]' in.json > out.jsonl"
-        )
-    if not text.strip():
-        return
-    try:
-        found = _parse(text)
-    except InvalidJob as error:
-        raise ConfigError(f"{path}: {error}") from error
-    for number, value in enumerate(found if isinstance(found, list) else [found], start=1):
-        yield number, _object_or_error(value)
-
-
-def _fields_or_error(line: bytes) -> dict[str, object] | InvalidJob:
-    try:
-        value = _parse(line)
-    except InvalidJob as error:
-        return error
-    return _object_or_error(value)
-
-
-def _object_or_error(value: object) -> dict[str, object] | InvalidJob:
-    if isinstance(value, dict):
-        return value
-    return _bad_line("a JSON object with the fields of a job", _shown(value), 'write {"prompt": ..., ...}')
-
-
-def _parse(text: bytes) -> object:
-    """Parse JSON strictly: UTF-8, each name once, no NaN, no half characters. Raises InvalidJob."""
-    if b"\0" in text:
-        raise _bad_line("text", "a NUL byte", "save the file as UTF-8 text")
-    try:
-        decoded = text.decode()
-        value = json.loads(decoded, object_pairs_hook=_once, parse_constant=_no_constant)
-        if _SURROGATE.search(decoded):
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        where = f"{error.msg} at column {error.colno}"
-        raise _bad_line("JSON", where, "correct it; each line is one whole object") from None
-    except UnicodeDecodeError as error:
-        raise _bad_line(
-            "UTF-8", f"byte 0x{text[error.start]:02x} at {error.start + 1}", "save the file as UTF-8"
-        ) from None
-    except UnicodeEncodeError:
-        raise _bad_line(
-            "whole characters", "half of a surrogate pair (\\ud...)", "write the character itself"
-        ) from None
-    except RecursionError:
-        raise _bad_line("JSON nested a few levels deep", "far deeper nesting", "correct it") from None
-    except ValueError as error:
-        raise (
-            error if isinstance(error, InvalidJob) else _bad_line("JSON", str(error)[:100], "correct it")
-        ) from None
-    return value
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _bad_line("each name once", f"{_shown(twice)} twice", "remove one of them")
-    return found
-
-
-def _no_constant(name: str) -> object:
-    raise _bad_line("JSON", f"{name}, which JSON does not have", "write a number or null")
-
-
-def _bad_line(rule: str, found: str, remedy: str) -> InvalidJob:
-    return InvalidJob.because("row", rule, found, remedy)
-
-
-def _shown(value: object) -> str:
-    """Show *value* in a few characters; also one that is 100 MB long."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "...")
-    text = json.dumps(value, default=str) if not isinstance(value, list | dict) or len(value) < 20 else ""
-    kind = "an array" if isinstance(value, list) else "an object" if isinstance(value, dict) else "a value"
-    return text if text and len(text) <= 60 else f"{kind} of {len(text) or 'many'} characters"
-
-
-_READERS = {".json": _json_records, ".csv": csv_records, ".tsv": csv_records}

@@ -8,17 +8,22 @@ Then each row of the input is told apart: new, finished, under way, or another o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import aclosing
 from typing import TypeAlias
 
 import anyio
 from attrs import define, field, frozen
 
-from kling_async.batch.entries import Entry, external_id
+from kling_async.batch.entries import Entry, Input, entries, external_id
+from kling_async.batch.manifest import Manifest, Passed
 from kling_async.batch.options import BatchOptions
+from kling_async.batch.origin import Origin
+from kling_async.batch.outcomes import Skipped
 from kling_async.batch.sinks import Folder
 from kling_async.client.engine import Engine
 from kling_async.client.link import Link
+from kling_async.client.logs import about
 from kling_async.client.queries import Queries
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Pass
@@ -30,7 +35,7 @@ from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
 from kling_async.protocol.parts import part_job, part_key
 
-__all__ = ["Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
+__all__ = ["DONE", "Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
 
 _log = logging.getLogger("kling_async")
 
@@ -49,6 +54,13 @@ class Skip:
 
     reason: str
     earlier: str
+
+    def outcome(self, key: str) -> Skipped:
+        """Return the outcome of the row called *key*."""
+        return Skipped(key=key, reason=self.reason, earlier=self.earlier)
+
+
+DONE = Skip("done already", "succeeded")
 
 
 @frozen
@@ -124,6 +136,30 @@ class Resumption:
         # Not before: what was cleared up may have turned out to cost nothing.
         self.committed = await self.journal.ask(Storage.committed_units)
 
+    def source(self, jobs: Iterable[Input] | AsyncIterable[Input]) -> AsyncGenerator[Entry | Passed, None]:
+        """Return the entries of *jobs*; what was done before is passed over as quickly as can be."""
+        origin = Origin(self.journal.pictures, self.journal.note_pictures)
+        if self._fresh:
+            return entries(jobs, origin)
+        if isinstance(jobs, Manifest) and origin.covers(jobs.base):
+            return self._undone(entries(jobs.unless(self.journal.rows_done), origin))
+        return self._undone(entries(jobs, origin))
+
+    async def _undone(
+        self, source: AsyncGenerator[Entry | Passed, None]
+    ) -> AsyncGenerator[Entry | Passed, None]:
+        async with aclosing(source):
+            async for entry in source:
+                if isinstance(entry, Entry) and self._is_done(entry):
+                    yield Passed(keys=(entry.key,))
+                else:
+                    yield entry
+
+    def _is_done(self, entry: Entry) -> bool:
+        """Tell whether an earlier run has done *entry*; reads far less than its page."""
+        fingerprint = None if entry.job is None else self.journal.done(entry.key)
+        return fingerprint is not None and fingerprint == entry.fingerprint()
+
     async def place(self, entry: Entry) -> Disposition:
         """Say what is to be done for *entry*, and give it its page in the journal."""
         disposition = await self._place(entry)
@@ -172,6 +208,7 @@ class Resumption:
                 external_task_id=external_id(self.journal.run, entry),
                 model=entry.job.model_name,
                 slots=entry.job.slots,
+                row=entry.row,
             )
         entry.external_task_id = ledger.record.external_task_id
         entry.attempts = ledger.record.attempt
@@ -204,7 +241,7 @@ class Resumption:
         if record.state is JobState.PENDING:
             return Submit()
         if record.state is JobState.DONE:
-            return Skip("done already", "succeeded")
+            return DONE
         if record.state in FINISHED:
             message = (record.error or {}).get("message", "no reason recorded")
             return Skip(f"failed before ({message}); 'retry' tries it again", "failed")
@@ -264,7 +301,8 @@ class Resumption:
         try:
             found = await self._queries.clear_up(record.account, record.external_task_id)
         except SubmissionUnknown as error:
-            _log.warning("job %s: %s", record.key, error)
+            fields = about(record, error=error)
+            _log.warning("job %s: %s", record.key, error, extra=fields)
             return
         if found is None:
             ledger.free()
@@ -277,7 +315,10 @@ class Resumption:
         link = self._link(record)
         if link is None:
             _log.warning(
-                "job %s is under way on account %r, which this client lacks", record.key, record.account
+                "job %s is under way on account %r, which this client lacks",
+                record.key,
+                record.account,
+                extra=about(record),
             )
             return
         turnstile = await link.lane(record.model, self._queries.rules.timeouts)
@@ -295,4 +336,4 @@ class Resumption:
             ticket=ticket,
             turnstile=turnstile,
         )
-        self._attached[record.key] = Attach(link, self._engine.poller.watch(link, row))
+        self._attached[record.key] = Attach(link, self._engine.poller.resume(link, row))

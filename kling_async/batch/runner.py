@@ -13,7 +13,8 @@ pay, a budget, a long outage) ends the submitting; what runs is collected, and t
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Sequence
+from contextlib import AsyncExitStack
 
 import anyio
 from anyio.abc import TaskGroup
@@ -23,10 +24,12 @@ from kling_async._crash import crash_point
 from kling_async.batch.counts import Counts
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.harvest import Crop, Harvest, failed
+from kling_async.batch.intake import Intake
+from kling_async.batch.manifest import Passed
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outbox import Outbox
-from kling_async.batch.outcomes import Failed, Outcome, Skipped
-from kling_async.batch.resume import Attach, Disposition, Divide, Refuse, Resumption, Skip, Submit
+from kling_async.batch.outcomes import Failed, Outcome
+from kling_async.batch.resume import DONE, Attach, Disposition, Divide, Refuse, Resumption, Skip, Submit
 from kling_async.batch.sinks import Folder
 from kling_async.batch.splitting import Splitter
 from kling_async.batch.waiting import Run, Waiting
@@ -47,14 +50,11 @@ __all__ = ["Runner"]
 
 # Outcomes that may wait to be taken, and jobs whose pictures may wait to be saved, before no more input is taken.
 _BACKLOG = 64
-# Places that in-order outcomes may be ahead of the slowest job.
-_WINDOW = 1024
-# Workers wait at their lane, so that it can choose among jobs of different weight: with fewer to choose from a small
-# lane is filled less well. Jobs that hold their pictures in memory wait in smaller numbers.
+_WINDOW = 1024  # places that in-order outcomes may be ahead of the slowest job
+# Workers wait at their lane, which fills less well with fewer to choose from; with pictures in memory fewer wait.
 _MOST_WORKERS = 128
 _MOST_BYTES_WAITING = 256_000_000
-# Seconds that leaving a batch waits for creates under way.
-_GRACE = 10.0
+_GRACE = 10.0  # seconds that leaving a batch waits for creates under way
 
 
 @define(eq=False)
@@ -65,26 +65,24 @@ class Runner:
     _queries: Queries
     _options: BatchOptions
     _folder: Folder | None
-    _source: AsyncGenerator[Entry, None]
+    _jobs: Iterable[Input] | AsyncIterable[Input]
     _rules: Rules
+    party: Party
     outbox: Outbox
     counts: Counts
     error: BaseException | None = field(default=None, init=False)
     waiting: Waiting = field(init=False)
     _harvest: Harvest = field(init=False)
-    party: Party = field(init=False)
     _splitter: Splitter = field(init=False)
+    _intake: Intake[Entry | Passed] = field(init=False)
     _resumption: Resumption | None = field(default=None, init=False)
     # Without a journal, part of every external id, so that two runs of the same jobs make tasks of their own.
     _name: str = field(init=False)
     _scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
-    _stopping: bool = field(default=False, init=False)
     _dismissed: bool = field(default=False, init=False)
     _workers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
     _open: int = field(default=0, init=False)
-    _turn: anyio.Lock = field(factory=anyio.Lock, init=False)
-    _room: anyio.Event = field(factory=anyio.Event, init=False)
 
     @classmethod
     def of(
@@ -95,25 +93,24 @@ class Runner:
         options: BatchOptions,
     ) -> Runner:
         """Put the runner of *jobs* together; nothing happens before `run()`."""
-        rules = evolve(
-            queries.rules, persistent=True, stall_after=options.stall_after, priority=0, party=Party()
-        )
+        party = Party()
+        rules = evolve(queries.rules, persistent=True, stall_after=options.stall_after, party=party)
         return cls(
             engine=engine,
             queries=queries,
             options=options,
             folder=Folder.at(options.out),
-            source=entries(jobs, by_content=options.journal_path is not None),
+            jobs=jobs,
             rules=rules,
+            party=party,
             outbox=Outbox(options.in_order),
             counts=Counts(engine, options),
         )
 
     def __attrs_post_init__(self) -> None:
-        assert self._rules.party is not None, "a batch is a party of its own"
-        self.party = self._rules.party
+        self._intake = Intake(entries(self._jobs), self._has_room)
         self._name = secrets.token_hex(8)
-        self._harvest = Harvest(self._folder, self._engine.emitter, self._deliver)
+        self._harvest = Harvest(self._folder, self._deliver)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
         self._splitter = Splitter(self, self._engine, self._queries)
 
@@ -127,16 +124,16 @@ class Runner:
             with self._scope:
                 if self._folder is not None:
                     await self._folder.open(self._options.journal_path)
-                if self._options.journal_path is not None:
-                    name = self._folder.run_name if self._folder is not None else None
-                    journal = await Journal.open(self._options.journal_path, run=name)
+                if (path := self._options.journal_path) is not None:
+                    opening = self._folder.open_journal(path) if self._folder else Journal.open(path)
+                    journal = await opening
                     await self._resume(journal)
                 async with anyio.create_task_group() as group:
                     self._harvest.start(group)
                     group.start_soon(self.waiting.watch)
                     self._add_worker(group)
         except Exception as error:  # noqa: BLE001  # handed to whoever iterates
-            self.error = self.error or _single(error)
+            self.error = self.error or error
         finally:
             await self._leave(journal)
 
@@ -148,26 +145,30 @@ class Runner:
             journal, self._engine, self._queries, options=self._options, folder=self._folder
         )
         await self._resumption.begin()
+        self._intake.source = self._resumption.source(self._jobs)
         self.counts.units_committed = self._resumption.committed
 
     async def _leave(self, journal: Journal | None) -> None:
-        self._stopping = True
+        self._intake.stop()
         self._engine.dismiss(self.party, BatchStopped("the batch was left"))
-        with anyio.move_on_after(_GRACE, shield=True):
-            # A create under way may be a paid task: it is carried to its end before the batch is gone.
-            await self.party.quiet()
-        # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
-        self.waiting.leave()
-        self._harvest.abandon()
-        with anyio.CancelScope(shield=True):
-            await self._source.aclose()
+        async with (
+            AsyncExitStack() as ends
+        ):  # the last one said is done first, each also if another is cut off
+            ends.enter_context(anyio.CancelScope(shield=True))
+            ends.callback(self.outbox.close)
+            ends.callback(self.counts.finish)
+            if self._folder is not None:
+                ends.callback(self._folder.close)
             if journal is not None:
-                await journal.aclose()
-                self.error = self.error or journal.failure
-        if self._folder is not None:
-            self._folder.close()
-        self.counts.finish()
-        self.outbox.close()
+                ends.push_async_callback(journal.aclose)
+            ends.push_async_callback(self._intake.aclose)
+            # Their tasks go on at the poller, but what becomes of them is nobody's business here any more.
+            ends.callback(self._harvest.abandon)
+            ends.callback(self.waiting.leave)
+            with anyio.move_on_after(_GRACE):
+                # A create under way may be a paid task: it is carried to its end before the batch is gone.
+                await self.party.quiet()
+        self.error = self.error or (journal.failure if journal is not None else None)
 
     def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
@@ -178,8 +179,7 @@ class Runner:
 
     def _take_no_more(self, error: Exception | None) -> None:
         self.error = self.error or error
-        self._stopping = True
-        self._room.set()
+        self._intake.stop()
 
     def cancel(self) -> None:
         """Leave at once; tasks that run at the service go on."""
@@ -213,26 +213,31 @@ class Runner:
         self._end_if_done()
 
     async def _next(self) -> Entry | None:
-        """Take a job from the input once there is room for one; None when there is none left or the batch stops."""
-        async with self._turn:
-            while not self._stopping and not self._has_room():
-                self._room = anyio.Event()
-                await self._room.wait()
-            if self._stopping or self.counts.complete:
-                return None
+        """Take a job that may need something from the input; None when there is none left or the batch stops."""
+        while True:
             try:
-                entry = await anext(self._source, None)
+                entry = await self._intake.take()
             except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything
                 # What runs is paid for, so it is collected before whoever iterates is told.
                 self.stop(error)
                 return None
+            if isinstance(entry, Passed):
+                self._pass_over(entry.keys)
+                continue
             if entry is not None:
                 self._count_in()
                 crash_point("after-row")
-                return entry
-            self.counts.complete = True
-            self._take_leftovers()
-            return None
+            elif self._intake.ended and not self.counts.complete:
+                self.counts.complete = True
+                self._take_leftovers()
+            return entry
+
+    def _pass_over(self, keys: Sequence[str]) -> None:
+        """Deliver the outcomes of rows that were done before; a million, perhaps."""
+        for position, key in enumerate(keys, self.counts.taken):
+            self.outbox.put(position, DONE.outcome(key))
+        self.counts.taken += len(keys)
+        self.counts.skipped += len(keys)
 
     def _count_in(self) -> None:
         self.counts.taken += 1
@@ -278,9 +283,7 @@ class Runner:
         elif isinstance(disposition, Refuse):
             self.fail(entry, disposition.error)
         elif isinstance(disposition, Skip):
-            self._deliver(
-                entry, Skipped(key=entry.key, reason=disposition.reason, earlier=disposition.earlier)
-            )
+            self._deliver(entry, disposition.outcome(entry.key))
 
     # Submitting.
 
@@ -298,9 +301,9 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        key = (entry.whole or entry).key
+        key, url = (entry.whole or entry).key, self._engine.callback_url
         name, page, veto = entry.external_task_id, entry.ledger, entry.veto
-        order = await prepare(entry.job, name, key=key, ledger=page, veto=veto)
+        order = await prepare(entry.job, name, url, key=key, ledger=page, veto=veto)
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(order, self._rules)
@@ -312,6 +315,8 @@ class Runner:
         if isinstance(error, SubmissionUnknown):
             # Its units stay committed, since there may be a task.
             entry.attempts += 1
+            if (astray := error.astray) is not None:
+                self.stop(astray)
             return True
         self.counts.take_back(entry)
         if judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}:
@@ -375,7 +380,7 @@ class Runner:
         self.counts.count(outcome)
         self._open -= 1
         self.outbox.put(entry.position, outcome)
-        self._room.set()
+        self._intake.wake()
         if isinstance(outcome, Failed):
             self._react(outcome)
         self._end_if_done()
@@ -390,11 +395,4 @@ class Runner:
 
     def taken(self) -> None:
         """Note that an outcome was taken out, so that there may be room for another job."""
-        self._room.set()
-
-
-def _single(error: Exception) -> BaseException:
-    """Take a lone error out of the groups that task groups make."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+        self._intake.wake()

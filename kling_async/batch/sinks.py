@@ -7,11 +7,13 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+import anyio
 import anyio.to_thread
 from attrs import define, field
 
@@ -19,6 +21,7 @@ from kling_async._disk import make_folder, sync_folder, write_whole
 from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
 from kling_async.errors import ApiError, ConfigError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
+from kling_async.journal.locks import OwnerLock
 from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord
 from kling_async.protocol.parts import is_part
@@ -29,6 +32,8 @@ __all__ = ["EARLIER", "IMAGES", "RESULTS", "RUN", "Folder", "describe_error", "r
 RESULTS = "results.jsonl"
 IMAGES = "images"
 RUN = "run.json"
+_AS_WRITTEN = "as written"
+_LOCK = ".lock"
 # In the folder of the pictures: those of attempts before the last.
 EARLIER = "earlier"
 
@@ -41,12 +46,19 @@ class Folder:
     """Writes what a batch brings into the folder at *path*."""
 
     path: Path
-    # The run that the folder belongs to, and whether it has results of an earlier one.
+    # The run that the folder belongs to, whether it knows pictures by where they lie, as runs of an earlier version did,
+    # and whether the folder has results of an earlier run.
     run_name: str = field(default="", init=False)
+    placed: bool = field(default=False, init=False)
     has_history: bool = field(default=False, init=False)
+    # The journal has a lock of its own, since it can lie elsewhere and a folder can be given with another one.
+    _lock: OwnerLock | None = field(default=None, init=False, repr=False)
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
     # What the results have, as hashes; read when it is first needed, which is seldom.
     _present: set[int] | None = field(default=None, init=False, repr=False)
+    # Held by whatever thread is at work here, which may be one that nobody waits for any more.
+    _writing: threading.Lock = field(factory=threading.Lock, init=False, repr=False)
+    _closed: bool = field(default=False, init=False)
 
     @classmethod
     def at(cls, out: str | os.PathLike[str] | None) -> Folder | None:
@@ -64,13 +76,13 @@ class Folder:
 
     async def open(self, journal: Path | None = None) -> None:
         """
-        Make the folder and try to write into it, before anything is spent.
+        Make the folder, take hold of it until `close()` and try to write into it, before anything is spent.
 
-        Raises `ConfigError` naming the folder and the reason, also if the name of its run cannot be read and there is
-        no *journal* either that knows it.
+        Raises `JournalError` if another run has hold of it, and `ConfigError` naming the folder and the reason, also
+        if the name of its run cannot be read and there is no *journal* either that knows it.
         """
         try:
-            await anyio.to_thread.run_sync(self._open, journal)
+            await self._in_thread(self._open, journal)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ConfigError(
@@ -78,12 +90,20 @@ class Folder:
             ) from error
 
     def _open(self, journal: Path | None) -> None:
-        self.has_history = (self.path / RESULTS).exists()
         make_folder(self.images)
+        lock = OwnerLock(self.path / _LOCK, f"the folder {self.path}")
+        lock.take()
+        self._lock = lock
+        self.has_history = (self.path / RESULTS).exists()
         # Without a name where the system can do that, so that nothing is left of it whatever happens.
         with tempfile.TemporaryFile(dir=self.images) as trial:
             trial.write(b"trial")
-        self.run_name = _run_name(self.path / RUN, known=journal is not None and journal.exists())
+        known = journal is not None and journal.exists()
+        self.run_name, self.placed = _run_name(self.path / RUN, known=known)
+
+    async def open_journal(self, path: Path, *, instead_of: Callable[[Path], None] | None = None) -> Journal:
+        """Open the journal at *path* for the folder's run, as `Journal.open()` does."""
+        return await Journal.open(path, run=self.run_name, placed=self.placed, instead_of=instead_of)
 
     async def mend(self, journal: Journal) -> None:
         """
@@ -94,8 +114,9 @@ class Folder:
         """
         if not self.run_name:
             self.run_name = journal.run
-            await anyio.to_thread.run_sync(_write_name, self.path / RUN, journal.run)
-        await anyio.to_thread.run_sync(self._begin, journal.clean)
+            self.placed = journal.pictures is None
+            await self._in_thread(_write_name, self.path / RUN, journal.run, self.placed)
+        await self._in_thread(self._begin, journal.clean)
         if not journal.clean:
             ended = await journal.ask(_ended)
             if ended:
@@ -116,7 +137,7 @@ class Folder:
 
     async def set_aside(self, record: JobRecord) -> None:
         """Move the pictures that *record* names out of the way of a new attempt, to `earlier/` beside them."""
-        await anyio.to_thread.run_sync(self._set_aside, record)
+        await self._in_thread(self._set_aside, record)
 
     def _set_aside(self, record: JobRecord) -> None:
         for name in (record.result or {}).get("files", ()):
@@ -127,7 +148,7 @@ class Folder:
 
     async def write(self, rows: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Append the lines of *rows*, with *once* only those not there yet; the operating system has them on return."""
-        await anyio.to_thread.run_sync(self._write, rows, once)
+        await self._in_thread(self._write, rows, once)
 
     def _write(self, rows: Sequence[Mapping[str, Any]], once: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
         assert self._lines is not None, "a folder is opened before it is written to"
@@ -145,34 +166,59 @@ class Folder:
     async def sync(self) -> None:
         """Have all lines survive a power cut."""
         assert self._lines is not None, "a folder is opened before it is written to"
-        await anyio.to_thread.run_sync(os.fsync, self._lines.fileno())
+        await self._in_thread(os.fsync, self._lines.fileno())
+
+    async def _in_thread(self, work: Callable[..., None], *args: Any) -> None:
+        """Do *work* in a thread; who is cancelled meanwhile leaves when it is over, and then nothing more is done here."""
+        try:
+            await anyio.to_thread.run_sync(self._do, work, *args)
+        except anyio.get_cancelled_exc_class():
+            self._closed = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
+            raise
+
+    def _do(self, work: Callable[..., None], *args: Any) -> None:
+        with self._writing:
+            if not self._closed:
+                work(*args)
 
     def close(self) -> None:
-        """Close what is open; safe to call again."""
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
+        """Close what is open, once what is being written is whole, and let go of the folder; safe to call again."""
+        with self._writing:
+            self._closed = True
+            if self._lines is not None:
+                self._lines.close()
+                self._lines = None
+            if self._lock is not None:
+                self._lock.release()
 
 
-def _run_name(file: Path, *, known: bool) -> str:
-    """Return the name of the folder's run, which outlives a lost journal; makes one for a new folder, none if *known*."""
+def _run_name(file: Path, *, known: bool) -> tuple[str, bool]:
+    """
+    Return the name of the folder's run, which outlives a lost journal, and whether it knows pictures by where they lie.
+
+    Makes one for a new folder, none if *known*.
+    """
     try:
-        return str(json.loads(file.read_bytes())["run"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        run = json.loads(file.read_bytes())
+        return str(run["run"]), run.get("pictures") != _AS_WRITTEN
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         if known:
-            return ""
+            return "", False
         if not isinstance(error, FileNotFoundError):
             raise ConfigError(
                 f"out: expected the name of a run in {file}, found something else; restore or remove it"
             ) from error
     name = secrets.token_hex(8)
-    _write_name(file, name)
-    return name
+    _write_name(file, name, placed=False)
+    return name, False
 
 
-def _write_name(file: Path, name: str) -> None:
+def _write_name(file: Path, name: str, placed: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
     # On the disk before anything is paid for: without it a lost journal's tasks could not be found again.
-    write_whole(file, (json.dumps({"run": name}) + "\n").encode())
+    run = {"run": name} | ({} if placed else {"pictures": _AS_WRITTEN})
+    write_whole(file, (json.dumps(run) + "\n").encode())
 
 
 def _ended(storage: Storage) -> list[Mapping[str, Any]]:

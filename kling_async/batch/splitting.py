@@ -217,22 +217,26 @@ class Splitter:
         ids = (part.external_task_id for part in division.parts)
         entry.external_task_id = ",".join(name for name in ids if name)
         account = ",".join(dict.fromkeys(link.name for link, _ in division.made.values()))
-        keeper = self._keeper(division)
-        task = bind(division.join(division.tasks()), keeper) if division.made else None
+        if not division.made:
+            assert division.error is not None, "without an error every part has a task"
+            self._crew.fail(entry, division.error, None, account)
+            return
+        joined = division.join(division.tasks())
+        keeper = self._keeper(division, joined, account)
+        task = bind(joined, keeper)
         if division.error is not None:
             self._crew.fail(entry, division.error, task, account)
         else:
-            assert task is not None, "without an error every part has a task"
             self._crew.bring(Crop(entry, task, account, keeper))
 
-    def _keeper(self, division: Division) -> Keeper:
+    def _keeper(self, division: Division, joined: Task, account: str) -> Keeper:
         async def retrieve() -> Task:
             made = division.made.items()
             return division.join(
                 {number: await self._queries.task(link, task.task_id) for number, (link, task) in made}
             )
 
-        return Keeper(self._queries.downloads, division.entry.key, retrieve)
+        return Keeper(self._queries.downloads, division.entry.key, joined, account, retrieve)
 
 
 def _why_not(part: Entry, what: Disposition) -> KlingError:

@@ -16,6 +16,8 @@ import anyio.to_thread
 from attrs import define, evolve, frozen
 
 from kling_async.batch.entries import Entry, Input, entries, external_id
+from kling_async.batch.manifest import Passed
+from kling_async.batch.origin import Origin
 from kling_async.batch.sinks import Folder
 from kling_async.batch.splitting import divide
 from kling_async.client.engine import Engine
@@ -172,9 +174,18 @@ async def rebuild(
     """
     engine.enter()
     folder = Folder(out)
-    await folder.open()
+    try:
+        await folder.open()
+        return await _rebuild(queries, jobs, folder)
+    finally:
+        folder.close()
+
+
+async def _rebuild(
+    queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], folder: Folder
+) -> Recovered:
     aside = _Aside()
-    journal = await Journal.open(out / "journal.db", run=folder.run_name, instead_of=aside)
+    journal = await folder.open_journal(folder.path / "journal.db", instead_of=aside)
     try:
         # A list can miss tasks, and this can be cut short, so the next run asks for each row that seems to have no task
         # before it is sent; and it looks through the folder.
@@ -182,8 +193,8 @@ async def rebuild(
         journal.clean = False
         tasks = await _all_tasks(queries)
         found = absent = 0
-        async for entry in entries(jobs, by_content=True):
-            if entry.job is None:
+        async for entry in entries(jobs, Origin(journal.pictures, journal.note_pictures)):
+            if isinstance(entry, Passed) or entry.job is None:
                 continue
             if _found(entry, journal, tasks) or _found_in_parts(entry, journal, tasks):
                 found += 1
@@ -193,7 +204,6 @@ async def rebuild(
         await journal.flush()
     finally:
         await journal.aclose()
-        folder.close()
     return Recovered(found=found, absent=absent, old_journal=aside.old)
 
 
@@ -237,6 +247,7 @@ def _record(entry: Entry, run: str) -> JobRecord:
         external_task_id=external_id(run, entry),
         model=entry.job.model_name,
         slots=entry.job.slots,
+        row=entry.row,
     )
 
 

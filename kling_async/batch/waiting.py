@@ -97,7 +97,7 @@ class Waiting:
             if left <= 0:
                 self.finish(oldest, _too_long(oldest, self._limit))
             else:
-                with anyio.move_on_after(left):
+                with self._clock.limit(left):
                     await self._changed.wait()
 
     def finish(self, run: Run, error: TaskTimeout | None) -> None:

@@ -25,6 +25,7 @@ _COMMANDS = {
     "list": ("kling_async.cli.tasks", "List tasks."),
     "wait": ("kling_async.cli.tasks", "Wait for tasks and save their pictures."),
     "emulator": ("kling_async.cli.emulator", "Serve a local copy of the Kling API."),
+    "webhook": ("kling_async.cli.webhook", "Receive callbacks here, verify them and pass them on."),
 }
 
 _EPILOG = """\

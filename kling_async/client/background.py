@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import anyio
 from attrs import define, field
 
-__all__ = ["Background"]
+from kling_async.errors import ConfigError
+
+__all__ = ["Background", "closed_client"]
 
 T = TypeVar("T")
 
@@ -46,32 +49,52 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
-    async def carry(self, work: Coroutine[Any, Any, T]) -> T:
+    async def carry(self, work: Coroutine[Any, Any, T], *, ended: Callable[[], None] | None = None) -> T:
         """
-        Run *work* to its end and return what it returns.
+        Run *work* to its end and return what it returns; *ended* is called then.
 
         If the caller is cancelled it leaves at once and the work goes on without it; also an orderly close waits
-        for such work before it cancels anything.
+        for such work before it cancels anything. Raises `ConfigError` if that came before the work had begun.
         """
         task = self.begin(work)
         self._precious.add(task)
+        if ended is not None:
+            task.add_done_callback(lambda _: ended())
         if not task.done():
-            ended = asyncio.get_running_loop().create_future()
-            task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
-            await ended
+            over = asyncio.get_running_loop().create_future()
+            task.add_done_callback(lambda _: None if over.done() else over.set_result(None))
+            await over
+        if task.cancelled():
+            # Only the end of the client cancels it, and who waits for it is not cancelled by that.
+            raise closed_client()
         return task.result()
 
-    async def aclose(self, grace: float) -> None:
-        """Wait up to *grace* seconds for precious tasks, then cancel and await all."""
+    async def aclose(self, grace: float, *, stubborn: float | None = None) -> None:
+        """
+        Wait up to *grace* seconds for precious tasks, then cancel and await all.
+
+        With *stubborn*, tasks that do not obey within so many seconds are left behind with a line in the log: code that
+        is not ours may catch its cancellation.
+        """
         end = asyncio.get_running_loop().time() + grace
-        # What ends may bring something new, such as the last event of a create.
-        while self._precious and (remaining := end - asyncio.get_running_loop().time()) > 0:
-            await asyncio.wait(tuple(self._precious), timeout=remaining)
+        try:
+            # What ends may bring something new, such as the last event of a create.
+            while self._precious and (remaining := end - asyncio.get_running_loop().time()) > 0:
+                await asyncio.wait(tuple(self._precious), timeout=remaining)
+        finally:
+            # Also if the closing itself is cancelled: nothing may go on that nobody owns.
+            with anyio.CancelScope(shield=True):
+                await self._end(stubborn)
+
+    async def _end(self, stubborn: float | None) -> None:
         while self._tasks:
             left = tuple(self._tasks)
             for task in left:
                 task.cancel()
-            await asyncio.wait(left)
+            _, pending = await asyncio.wait(left, timeout=stubborn)
+            if pending:
+                _log.error("%d tasks go on although they were cancelled", len(pending))
+                break
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -79,3 +102,8 @@ class Background:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Work given to us returns its troubles as values; what arrives here is a defect and must be seen.
             _log.error("a background task of the client failed", exc_info=error)
+
+
+def closed_client() -> ConfigError:
+    """Return what whoever still waits at a closed client is told."""
+    return ConfigError("this client is closed; tasks at the service go on: make a new client")

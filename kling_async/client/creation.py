@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 
 from kling_async._crash import crash_point
 from kling_async.client.background import Background
+from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.link import Guard, Link
@@ -25,7 +26,7 @@ from kling_async.errors import JournalError, KlingError, NoFreeSlot, RateLimited
 from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Recovered, Refused, Retried, Submitted, Waiting
+from kling_async.protocol.events import Dropped, Recovered, Refused, Retried, Submitted, Waiting
 from kling_async.protocol.flows import Doubt, Look, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
@@ -82,6 +83,7 @@ class Workshop:
     background: Background
     emitter: Emitter
     poller: Poller
+    claims: Claims
 
 
 @define(eq=False)
@@ -96,6 +98,13 @@ class Creation:
     _patience: Patience
     _ticket: Pass = field(init=False)
     _began: float = field(init=False, default=0.0)
+    # Whether a create is under way that its caller has left.
+    goes_on: bool = field(init=False, default=False)
+
+    @property
+    def account(self) -> str:
+        """The account that was chosen."""
+        return self._link.name
 
     async def run(self) -> Tracked:
         """
@@ -118,12 +127,14 @@ class Creation:
                 self._turnstile.leave(self._ticket)
                 raise veto
             try:
-                result = await self._tools.background.carry(self._send())
+                result = await self._tools.background.carry(self._send(), ended=self._hold())
             except asyncio.CancelledError:
                 self._ticket.abandoned = True
                 if self._ticket.queued:
                     # The create was refused in this very pass of the loop, and its ticket waits again.
                     self._turnstile.leave(self._ticket)
+                else:
+                    self.goes_on = True
                 raise
             if isinstance(result, Tracked):
                 return result
@@ -137,6 +148,10 @@ class Creation:
             if not self._ticket.queued or self._is_stalled():
                 self._turnstile.leave(self._ticket)
                 raise result
+
+    def _hold(self) -> Callable[[], None] | None:
+        """Hold a caller's own external id until the create has ended; nobody else can come to one of ours."""
+        return None if self._order.adopt else self._tools.claims.hold(self._order.external_task_id)
 
     def _turned_away_by(self, error: KlingError) -> KlingError | None:
         """Return why the account takes no more jobs, if that concerns a create that ended with *error*."""
@@ -184,10 +199,15 @@ class Creation:
         except SubmissionUnknown as error:
             # The task may be there and hold its slots, so they are held too until it is found or known to be absent.
             self._track(order.external_task_id)
+            self._emit_left(error)
             return error
         except KlingError as error:
             self._step_back(error)
+            self._emit_left(error)
             return error
+        except asyncio.CancelledError:
+            # Only the end of the client cuts a create off. Its caller is not cancelled by that, and must know.
+            return self._cut_off()
         self._turnstile.accepted(self._ticket)
         if order.ledger is not None:
             order.ledger.made(submission.task_id, self._link.name, order.units)
@@ -205,6 +225,18 @@ class Creation:
         """Return what lets a create through only while no other process may send the same job."""
         sharing, share = self._turnstile.sharing, self._ticket.share
         return None if sharing is None or share is None else partial(sharing.send, share)
+
+    def _cut_off(self) -> SubmissionUnknown:
+        name = self._order.external_task_id
+        if self._order.ledger is not None:
+            self._order.ledger.doubt()
+        error = SubmissionUnknown(
+            f"the client was closed while a create was under way; there may be a task {name}, and it would be charged: "
+            f"look it up with retrieve({name!r})",
+            name,
+        )
+        self._emit_left(error)
+        return error
 
     def _track(self, ask_for: str) -> Tracked:
         row = Tracked(
@@ -257,6 +289,18 @@ class Creation:
                 )
             )
 
+    def _emit_left(self, error: KlingError) -> None:
+        # Whoever still waits for the create is told by raising, and its end is told where that is last seen.
+        if self._tools.emitter.active and self._ticket.abandoned:
+            self._tools.emitter.emit(
+                Dropped(
+                    account=self._link.name,
+                    key=self._order.key,
+                    external_task_id=self._order.external_task_id,
+                    error=error,
+                )
+            )
+
     def _emit_waiting(self) -> None:
         if self._tools.emitter.active:
             self._tools.emitter.emit(
@@ -265,6 +309,7 @@ class Creation:
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
                     slots=self._order.slots,
+                    model=self._order.model,
                 )
             )
 

@@ -6,22 +6,26 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from copy import copy
 from pathlib import Path
 
 from attrs import define, field
 
-from kling_async.client.background import Background
+from kling_async.client.background import Background, closed_client
+from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.creation import Creation, Order, Rules, Workshop
 from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
+from kling_async.client.logs import about
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Turnstile, TurnstileClosed, TurnstileMoved
 from kling_async.errors import ConfigError, KlingError
 from kling_async.journal.journal import Journal
 from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.events import Dropped
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.limits import NeverFits
 from kling_async.protocol.retry import RetryQuota
@@ -29,6 +33,9 @@ from kling_async.protocol.retry import RetryQuota
 __all__ = ["Engine"]
 
 _log = logging.getLogger("kling_async")
+
+# Seconds that watchers have at least to hear the last events, after creates have taken the rest of the grace.
+_LAST_WORDS = 0.1
 
 
 @define(eq=False)
@@ -41,7 +48,10 @@ class Engine:
     emitter: Emitter
     poller: Poller
     journal_path: Path | None = None
+    # Where the service is to report on tasks whose jobs name no address of their own.
+    callback_url: str | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
+    claims: Claims = field(factory=Claims, init=False, repr=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
@@ -60,7 +70,7 @@ class Engine:
         Raises `ConfigError` once it is closed, from another event loop, and in a forked process.
         """
         if self.closed:
-            raise _closed()
+            raise closed_client()
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop, self._pid = loop, os.getpid()
@@ -92,19 +102,42 @@ class Engine:
         """
         self.enter()
         tools = Workshop(
-            clock=self.clock, background=self.background, emitter=self.emitter, poller=self.poller
+            clock=self.clock,
+            background=self.background,
+            emitter=self.emitter,
+            poller=self.poller,
+            claims=self.claims,
         )
-        while True:
-            link, turnstile = await self._choose(order, rules)
-            # The client may have been closed in the meantime, and its new lanes do not know.
-            self.enter()
-            patience = self.patience(rules.retries, rules.timeouts)
-            try:
-                return link, await Creation(tools, link, turnstile, order, rules, patience).run()
-            except TurnstileClosed as closed:
-                _log.info("account %s takes no more jobs: %s", link.name, closed.error)
-            except TurnstileMoved:
-                _log.debug("a job leaves the queue of account %s for another", link.name)
+        creation: Creation | None = None
+        try:
+            while True:
+                link, turnstile = await self._choose(order, rules)
+                # The client may have been closed in the meantime, and its new lanes do not know.
+                self.enter()
+                patience = self.patience(rules.retries, rules.timeouts)
+                creation = Creation(tools, link, turnstile, order, rules, patience)
+                try:
+                    return link, await creation.run()
+                except TurnstileClosed as closed:
+                    fields = about(order, account=link.name, error=closed.error)
+                    _log.info("account %s takes no more jobs: %s", link.name, closed.error, extra=fields)
+                except TurnstileMoved:
+                    fields = about(order, account=link.name)
+                    _log.debug("a job leaves the queue of account %s for another", link.name, extra=fields)
+        except BaseException as error:
+            if self.emitter.active and not (creation is not None and creation.goes_on):
+                self._emit_dropped(order, "" if creation is None else creation.account, error)
+            raise
+
+    def _emit_dropped(self, order: Order, account: str, error: BaseException) -> None:
+        self.emitter.emit(
+            Dropped(
+                account=account,
+                key=order.key,
+                external_task_id=order.external_task_id,
+                error=error if isinstance(error, KlingError) else None,
+            )
+        )
 
     async def _choose(self, order: Order, rules: Rules) -> tuple[Link, Turnstile]:
         """
@@ -165,7 +198,8 @@ class Engine:
     @property
     def is_open(self) -> bool:
         """Whether sockets or tasks of this client are open."""
-        return bool(len(self.background)) or any(link.session.is_open for link in self.links)
+        working = bool(len(self.background)) or self.emitter.busy
+        return working or any(link.session.is_open for link in self.links)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """
@@ -174,15 +208,17 @@ class Engine:
         Whoever waits for a slot or a task gets a `ConfigError`, since nothing will ever come.
         """
         self.closed = True
-        for link in self.links:
-            link.dismiss(_closed())
-        await self.background.aclose(grace)
-        self.poller.close(_closed())
-        if self._journal is not None:
-            await self._journal.aclose()
-        for link in self.links:
-            await link.aclose()
+        end = self.clock.now() + grace
+        # Each of them also if the one before fails or is cancelled; the last one said is the first one done.
+        async with AsyncExitStack() as ends:
+            for link in self.links:
+                link.dismiss(closed_client())
+                ends.push_async_callback(link.aclose)
+            if self._journal is not None:
+                ends.push_async_callback(self._journal.aclose)
+            ends.push_async_callback(self._tell_the_rest, end)
+            ends.callback(self.poller.close, closed_client())
+            ends.push_async_callback(self.background.aclose, grace)
 
-
-def _closed() -> ConfigError:
-    return ConfigError("this client is closed; tasks at the service go on: make a new client")
+    async def _tell_the_rest(self, end: float) -> None:
+        await self.emitter.aclose(max(_LAST_WORDS, end - self.clock.now()))

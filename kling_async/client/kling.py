@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from attrs import evolve
 
 from kling_async.client.background import Background
+from kling_async.client.callbacks import Callbacks
 from kling_async.client.clock import Clock
 from kling_async.client.creation import Rules
 from kling_async.client.emitter import Emitter, Watcher
@@ -22,10 +23,11 @@ from kling_async.client.multi_image import MultiImageResource
 from kling_async.client.poller import Poller
 from kling_async.client.queries import Queries
 from kling_async.client.results import Downloads
-from kling_async.client.settings import Account, Settings, gather, proxy_of, shared
+from kling_async.client.settings import Account, Settings, gather, proxy_of, shared, verifier_of
 from kling_async.client.sharing import Sharing
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer, fingerprint
+from kling_async.protocol.callbacks import Verifier, private_address
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.limits import Limit
@@ -58,10 +60,18 @@ class Kling:
     *timeout* is the seconds of one request or a `Timeouts`; waits for tasks have their own. *max_retries* counts
     repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
     is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
-    `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens.
+    `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens;
+    several may be given as a list.
+
+    *callback_url* is where the outside world reaches the app that takes in callbacks (`kling_async.integrations`); a segment
+    that nobody can guess is added to it, and each create without an address of its own names the result, `callbacks.address`.
+    With *webhook_secret*, or `KLING_WEBHOOK_SECRET`, only callbacks signed with it are heeded.
 
     Raises `ConfigError` for credentials or options that cannot work.
     """
+
+    # Where all its pauses come from; a test that is in a hurry has clients with another one.
+    _clock = Clock()
 
     def __init__(
         self,
@@ -80,21 +90,33 @@ class Kling:
         proxy: str | None = None,
         trust_env: bool = True,
         journal: str | PathLike[str] | None = None,
-        on_event: Watcher | None = None,
+        callback_url: str | None = None,
+        webhook_secret: str | None = None,
+        on_event: Watcher | Iterable[Watcher] | None = None,
     ) -> None:
-        store = None if isinstance(slots, int | str) else shared(slots)
-        settings = gather(
-            api_key=api_key,
-            access_key=access_key,
-            secret_key=secret_key,
-            accounts=accounts,
-            slots="auto" if store is not None else slots,
-            address=base_url,
-            region=region,
-        )
-        connection = Connection(base_url=settings.base_url, proxy=proxy_of(proxy), trust_env=trust_env)
+        self._store = None if isinstance(slots, int | str) else shared(slots)
+        # A traceback may show local variables, so what is secret is in none from here on.
+        given = Account("default", api_key=api_key, access_key=access_key, secret_key=secret_key)
+        del api_key, access_key, secret_key
+        try:
+            settings = gather(
+                api_key=given.api_key,
+                access_key=given.access_key,
+                secret_key=given.secret_key,
+                accounts=accounts,
+                slots=slots if self._store is None else "auto",
+                address=base_url,
+                region=region,
+            )
+            connection = Connection(base_url=settings.base_url, proxy=proxy_of(proxy), trust_env=trust_env)
+            verifier = verifier_of(webhook_secret)
+        except ConfigError as error:
+            raise error.with_traceback(None) from None
+        finally:
+            del proxy, base_url, webhook_secret
+        watchers = _watchers(on_event)
         timeouts = Timeouts.of(timeout)
-        clock = Clock()
+        clock = self._clock
         fetch = FetchRules(
             timeout=timeouts.download,
             allow_private=is_loopback(settings.base_url),
@@ -103,18 +125,16 @@ class Kling:
         )
         self._base_url = settings.base_url
         self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries))
-        self._downloads = Downloads.under(fetch, clock)
         sessions = [Session(connection, session) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
-        self._store = store
-        if store is not None:
-            for link, (_, credentials, _) in zip(self._engine.links, settings.accounts, strict=True):
-                link.slots = link.slots or store.limit
-                link.share = _sharer(store, fingerprint(credentials), clock, self._engine.background)
+        if self._store is not None:
+            _share(self._engine, self._store, clock)
+        self._downloads = Downloads.under(fetch, clock, self._engine.emitter)
         self._engine.journal_path = None if journal is None else Path(journal)
+        self._callbacks = _callbacks(self._engine, callback_url, verifier)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
-        if on_event is not None:
-            self._engine.emitter.subscribe(on_event)
+        for watcher in watchers:
+            self._engine.emitter.subscribe(watcher)
         caller = sys._getframe(1)  # noqa: SLF001  # to name the line in the warning about a client left open
         self._made_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         self._is_view = False
@@ -131,6 +151,11 @@ class Kling:
     def account(self) -> AccountResource:
         """What the service tells about the account."""
         return AccountResource(self._engine, self._rules)
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """What takes in callbacks, for apps and frameworks to drive."""
+        return self._callbacks
 
     def with_options(
         self, *, timeout: float | Timeouts | None = None, max_retries: int | None = None
@@ -223,12 +248,16 @@ class Kling:
 
         Tasks that run at the service go on and will be charged.
         """
-        await self._engine.aclose()
-        await self._downloads.aclose()
-        if self._store is not None:
-            await self._store.aclose()
+        try:
+            await self._engine.aclose()
+        finally:
+            await self._downloads.aclose()
+            if self._store is not None:
+                await self._store.aclose()
 
     def __repr__(self) -> str:
+        if "_engine" not in self.__dict__:
+            return "<Kling, not made>"  # in a traceback of what kept it from being made
         state = "closed" if self._engine.closed else f"{self._engine.poller.watching} tasks"
         accounts = ", ".join(link.name for link in self._engine.links)
         return f"<Kling at {self._base_url}, accounts: {accounts}, {state}>"
@@ -253,7 +282,7 @@ def _engine(
     min_poll_interval: float,
 ) -> Engine:
     background = Background()
-    emitter = Emitter(background)
+    emitter = Emitter()
     links = tuple(
         Link(name, Signer(credentials), session, slots, clock, emitter)
         for (name, credentials, slots), session in zip(settings.accounts, sessions, strict=True)
@@ -263,10 +292,24 @@ def _engine(
     return Engine(links, clock, background, emitter, poller)
 
 
+def _share(engine: Engine, store: SlotStore, clock: Clock) -> None:
+    for link in engine.links:
+        account = fingerprint(link.signer.credentials)
+        link.slots = link.slots or store.limit
+        link.share = _sharer(engine.background, store, clock, account)
+
+
 def _sharer(
-    store: SlotStore, account: str, clock: Clock, background: Background
+    background: Background, store: SlotStore, clock: Clock, account: str
 ) -> Callable[[str, Limit], Sharing]:
     return lambda model, limit: Sharing(f"{account}:{model}", limit, store, clock, background)
+
+
+def _callbacks(engine: Engine, url: str | None, verifier: Verifier | None) -> Callbacks:
+    if url is None:
+        return Callbacks(engine, None, "", verifier)
+    engine.callback_url, segment = private_address(url, [link.signer.credentials for link in engine.links])
+    return Callbacks(engine, engine.callback_url, segment, verifier)
 
 
 def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Link, str, Task], Task]:
@@ -296,6 +339,18 @@ class AccountResource:
         for link in self._engine.links:
             found += await link.packs(self._rules.timeouts, patience)
         return tuple(found)
+
+
+def _watchers(given: Watcher | Iterable[Watcher] | None) -> tuple[Watcher, ...]:
+    if given is None:
+        return ()
+    watchers = tuple(given) if isinstance(given, Iterable) and not callable(given) else (given,)
+    for watcher in watchers:
+        if not callable(watcher):
+            raise ConfigError(
+                f"on_event: expected a function or a list of them, found {type(watcher).__name__}"
+            )
+    return watchers
 
 
 def _retries(value: object) -> int:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import define, evolve, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
+from kling_async.client.logs import about
 from kling_async.client.sharing import Sharing
 from kling_async.client.turnstile import Turnstile
 from kling_async.errors import KlingError
-from kling_async.protocol.auth import Signer
-from kling_async.protocol.codec import Reply
+from kling_async.protocol.auth import Sealed, Signer
+from kling_async.protocol.codec import Reply, glimpse
 from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.events import Requested
 from kling_async.protocol.flows import Doubt, Flow, Patience, Renew, Send, Step, Wait, ask, exchange
 from kling_async.protocol.packs import Pack, read_packs, slots_in
 from kling_async.protocol.requests import Request, costs_request
@@ -72,14 +75,14 @@ class Link:
         guard: Guard | None = None,
     ) -> T:
         """Carry *flow* to its end; *watch* is told of every `Wait` and `Doubt`, *guard* lets creates through."""
-        token = ""
+        token = Sealed("")
         answer: Any = None
         try:
             step = next(flow)
             while True:
                 try:
                     if isinstance(step, Send):
-                        token = self.signer.token(self._clock.now(), self._clock.wall())
+                        token = self._token()
                         answer = await self._send(step.request, token, timeouts, guard)
                     else:
                         answer = await self._take_step(step, token, watch)
@@ -93,13 +96,50 @@ class Link:
         finally:
             flow.close()
 
-    async def _send(self, request: Request, token: str, timeouts: Timeouts, guard: Guard | None) -> Reply:
-        if guard is None or request.body is None:
-            return await self.session.send(request, token, timeouts)
-        limit = timeouts.for_body(request.body.length)
-        return await guard(limit, lambda until: self.session.send(request, token, timeouts, not_after=until))
+    def _token(self) -> Sealed:
+        return Sealed(self.signer.token(self._clock.now(), self._clock.wall()))
 
-    async def _take_step(self, step: Step, token: str, watch: Callable[[Step], None] | None) -> object:
+    async def _send(self, request: Request, token: Sealed, timeouts: Timeouts, guard: Guard | None) -> Reply:
+        if guard is None or request.body is None:
+            return await self._exchange(request, token, timeouts)
+        limit = timeouts.for_body(request.body.length)
+        return await guard(limit, partial(self._exchange, request, token, timeouts))
+
+    async def _exchange(
+        self, request: Request, token: Sealed, timeouts: Timeouts, not_after: float | None = None
+    ) -> Reply:
+        if not self._emitter.active:
+            return await self.session.send(request, token, timeouts, not_after=not_after)
+        begin = self._clock.now()
+        reply: Reply | None = None
+        trouble: KlingError | None = None
+        try:
+            reply = await self.session.send(request, token, timeouts, not_after=not_after)
+        except KlingError as error:
+            trouble = error
+            raise
+        finally:
+            if reply is not None or trouble is not None:
+                self._emit_requested(request, self._clock.now() - begin, reply, trouble)
+        return reply
+
+    def _emit_requested(
+        self, request: Request, seconds: float, reply: Reply | None, trouble: KlingError | None
+    ) -> None:
+        code, request_id = glimpse(reply.body) if reply is not None else (0, "")
+        self._emitter.emit(
+            Requested(
+                account=self.name,
+                route=request.route,
+                seconds=seconds,
+                status=reply.status if reply is not None else 0,
+                code=code,
+                request_id=request_id,
+                error=trouble,
+            )
+        )
+
+    async def _take_step(self, step: Step, token: Sealed, watch: Callable[[Step], None] | None) -> object:
         if watch is not None and isinstance(step, Wait | Doubt):
             watch(step)
         if isinstance(step, Wait):
@@ -108,16 +148,16 @@ class Link:
             return self._renew(step, token)
         return None
 
-    def _renew(self, step: Renew, token: str) -> bool:
+    def _renew(self, step: Renew, token: Sealed) -> bool:
         now = self._clock.now()
-        if step.error.code in {1000, 1002} and not self.signer.is_stale(token, now):
+        if step.error.code in {1000, 1002} and not self.signer.is_stale(token.text, now):
             return False
-        return self.signer.renew(token, now, self._clock.wall(), step.service_time)
+        return self.signer.renew(token.text, now, self._clock.wall(), step.service_time)
 
     async def send_raw(self, request: Request, timeouts: Timeouts) -> Reply:
         """Send *request* once and return whatever comes back."""
-        token = self.signer.token(self._clock.now(), self._clock.wall())
-        return await self.session.send(request, token, timeouts)
+        token = self._token()
+        return await self._exchange(request, token, timeouts)
 
     async def packs(self, timeouts: Timeouts, patience: Patience | None = None) -> tuple[Pack, ...]:
         """Ask for the account's resource packs; free, at most once a second."""
@@ -162,7 +202,13 @@ class Link:
         try:
             slots = slots_in(await self.packs(evolve(timeouts, request=min(timeouts.request, _PACKS_LIMIT))))
         except KlingError as error:
-            _log.info("the slots of account %s cannot be read, so they are learned: %s", self.name, error)
+            fields = about(account=self.name, error=error)
+            _log.info(
+                "the slots of account %s cannot be read, so they are learned: %s",
+                self.name,
+                error,
+                extra=fields,
+            )
             slots = None
         return Limit.known(slots) if slots else Limit.learned()
 

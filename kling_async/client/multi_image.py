@@ -55,19 +55,27 @@ class MultiImageFields(TypedDict, total=False):
 async def prepare(
     job: MultiImage,
     external_task_id: str,
+    callback_url: str | None = None,
     *,
     key: str = "",
     ledger: Ledger | None = None,
     veto: Callable[[], KlingError | None] | None = None,
 ) -> Order:
-    """Check the pictures of *job* and put its order together; raises `InvalidJob`, and nothing was sent."""
+    """
+    Check the pictures of *job* and put its order together; raises `InvalidJob`, and nothing was sent.
+
+    *callback_url* is for a job that has none of its own.
+    """
     pictures: dict[str, Picture | str] = {}
     for name, source in job.pictures():
         pictures[name] = source.url if source.url is not None else await inspect(source, name)
+    fields = job.body(external_task_id, pictures)
+    if callback_url is not None:
+        fields.setdefault("callback_url", callback_url)
     return Order(
         path=job.path,
         model=job.model_name,
-        body=Body.from_json(job.body(external_task_id, pictures)),
+        body=Body.from_json(fields),
         external_task_id=external_task_id,
         slots=job.slots,
         key=key or job.key or "",
@@ -102,7 +110,8 @@ class MultiImageResource:
 
         With a client's *journal*, the create is on the disk before it leaves.
 
-        Raises `InvalidJob` before anything is sent; `ApiError` and its kinds when the service refuses;
+        Raises `InvalidJob` before anything is sent, also for an external id that another create is using;
+        `ApiError` and its kinds when the service refuses;
         `TransportError` when it could not be reached, and no task was made; `SubmissionUnknown` when nobody knows.
         """
         job = MultiImage(**fields) if job is None else job
@@ -110,9 +119,10 @@ class MultiImageResource:
         queries = self._queries
         queries.engine.enter()
         try:
-            ledger = await open_page(queries.engine, job, external_task_id)
-            order = await prepare(job, external_task_id, ledger=ledger)
-            link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
+            with queries.engine.claims.claim(external_task_id):
+                ledger = await open_page(queries.engine, job, external_task_id)
+                order = await prepare(job, external_task_id, queries.engine.callback_url, ledger=ledger)
+                link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
         except BaseException as error:
             error.add_note(f"external_task_id: {external_task_id}")
             raise

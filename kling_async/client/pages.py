@@ -24,6 +24,9 @@ async def open_page(engine: Engine, job: MultiImage, external_task_id: str) -> L
     if journal is None:
         return None
     known = journal.find(external_task_id)
+    if known is not None and known.state in LIVE:
+        # Its create may have failed just now, which is noted and not yet on the disk.
+        known = await journal.ask(lambda storage: storage.get(external_task_id))
     if known is not None and known.state is not JobState.PENDING:
         remedy = "take its handle from pending()" if known.state in LIVE else "use another id"
         raise InvalidJob.because(
@@ -51,6 +54,8 @@ async def attach_page(queries: Queries, ledger: Ledger) -> Tracked:
         found = await queries.clear_up(record.account, record.external_task_id)
         if found is None:
             ledger.free()
+            # On the disk before anybody is told: whoever hears it may use the id again at once.
+            await ledger.journal.flush()
             raise TaskNotFound(f"the create of {record.external_task_id} made no task", 1201, 400)
         ledger.made(found[1].task_id, found[0].name, record.units)
     row = await queries.attach(ledger.record.task_id)

@@ -20,12 +20,14 @@ from kling_async.client.background import Background
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.link import Link
+from kling_async.client.logs import about
 from kling_async.client.tracked import Tracked
 from kling_async.errors import AccountError, ApiError, AuthError, KlingError, MalformedReply
+from kling_async.protocol.callbacks import Recent
 from kling_async.protocol.codec import read_task
 from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Finished, Polled
+from kling_async.protocol.events import Detached, Finished, Polled, Resumed, StatusChanged
 from kling_async.protocol.flows import exchange, read_with
 from kling_async.protocol.pages import Page, read_page
 from kling_async.protocol.polling import PollBook, Turn
@@ -38,6 +40,8 @@ _log = logging.getLogger("kling_async")
 
 # Times that a success without all its pictures is asked for again (faults.md T04), in steps of twice the settle time.
 _LATE_LOOKS = 3
+# Ids of tasks that a hint may name before their create is answered, so many and for so many seconds.
+_EARLY, _EARLY_SECONDS = 1_000, 60.0
 # One refusal of the credentials may be a slip of the service; this many in succession are not.
 _SHUT_OUT = 2
 
@@ -71,6 +75,7 @@ class Poller:
     # Makes the pictures of a task fetch themselves; set by the client.
     bind: Callable[[Link, str, Task], Task] = field(init=False)
     _desks: dict[tuple[str, str], _Desk] = field(factory=dict, init=False)
+    _early: Recent = field(factory=lambda: Recent(_EARLY, _EARLY_SECONDS), init=False, repr=False)
     _running: bool = field(default=False, init=False)
     _nap: asyncio.Future[None] | None = field(default=None, init=False)
     _wake_at: float = field(default=float("inf"), init=False)
@@ -81,6 +86,8 @@ class Poller:
         present = desk.rows.setdefault(row.ask_for, row)
         now = self._clock.now()
         due = desk.book.watch(row.ask_for, now, age=max(0.0, now - row.since))
+        if any(self._early.take(name, now) for name in {row.ask_for, row.external_task_id}):
+            due = desk.book.hint(row.ask_for, now) or due
         if not self._running:
             self._running = True
             self._background.spawn(self._run())
@@ -88,19 +95,36 @@ class Poller:
             self._wake()
         return present
 
+    def resume(self, link: Link, row: Tracked) -> Tracked:
+        """Look after a task that existed already, as `watch()` does, and tell of it."""
+        present = self.watch(link, row)
+        if present is row and self._emitter.active:
+            self._emitter.emit(
+                Resumed(
+                    account=link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=row.ask_for,
+                )
+            )
+        return present
+
     def find(self, link: Link, path: str, ask_for: str) -> Tracked | None:
         """Return the row that is looked after under this id, if any."""
         desk = self._desks.get((link.name, path))
         return desk.rows.get(ask_for) if desk else None
 
-    def hint(self, task_id: str) -> bool:
-        """Have the task asked for at once; False if it is not looked after."""
-        for desk in self._desks.values():
-            due = desk.book.hint(task_id, self._clock.now())
-            if due is not None:
-                if due < self._wake_at:
-                    self._wake()
-                return True
+    def hint(self, task_id: str, external_task_id: str = "") -> bool:
+        """Have the task asked for at once; False if it is not looked after (if it is in a minute, that is remembered)."""
+        now = self._clock.now()
+        for name in filter(None, (task_id, external_task_id)):
+            for desk in self._desks.values():
+                due = desk.book.hint(name, now)
+                if due is not None:
+                    if due < self._wake_at:
+                        self._wake()
+                    return True
+            self._early.add(name, now)
         return False
 
     def heard(self, link: Link, path: str, task: Task) -> None:
@@ -117,7 +141,7 @@ class Poller:
         """Tell everybody who waits that nothing more will be learned."""
         for desk in self._desks.values():
             for row in desk.rows.values():
-                row.lose(error)
+                self._lose(desk, row, error)
             desk.rows.clear()
 
     @property
@@ -153,10 +177,8 @@ class Poller:
         return float("inf") if turn.wake_at is None else turn.wake_at
 
     async def _sleep_until(self, moment: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._nap = loop.create_future()
-        delay = moment - self._clock.now()
-        timer = loop.call_later(max(0.0, delay), self._wake) if delay < float("inf") else None
+        self._nap = asyncio.get_running_loop().create_future()
+        timer = self._clock.later(moment - self._clock.now(), self._wake)
         try:
             await self._nap
         finally:
@@ -182,6 +204,7 @@ class Poller:
                 ended = self._end(desk, asked, task)
             elif asked in desk.rows:
                 desk.rows[asked].update(task)
+                self._saw_status(desk, asked, task.task_id, str(task.status.value))
         self._told(desk, 1, ended)
 
     async def _ask(self, desk: _Desk, asked: str) -> Task:
@@ -198,7 +221,7 @@ class Poller:
             if desk.book.missed(asked, now):
                 row = desk.rows.pop(asked)
                 row.release()
-                row.lose(error)
+                self._lose(desk, row, error)
             return
         # Without a code it is the page of a gateway, which knows nothing of the account.
         if isinstance(error, AuthError | AccountError) and error.code:
@@ -206,7 +229,7 @@ class Poller:
             if desk.shut_out >= _SHUT_OUT:
                 self._give_up(desk, error)
                 return
-        _log.debug("no answer about %s: %s", asked, error)
+        _log.debug("no answer about %s: %s", asked, error, extra=about(account=desk.link.name, error=error))
         wish = error.retry_after if isinstance(error, ApiError) else None
         desk.book.no_answer(
             asked, now, self._clock.dice(), retry_after=wish, shared=not isinstance(error, _NotThisOne)
@@ -218,8 +241,22 @@ class Poller:
         desk.link.stop(error)
         for asked, row in tuple(desk.rows.items()):
             desk.book.forget(asked)
-            row.lose(error)
+            self._lose(desk, row, error)
         desk.rows.clear()
+
+    def _lose(self, desk: _Desk, row: Tracked, error: KlingError) -> None:
+        if self._emitter.active:
+            task_id = "" if row.ask_for == row.external_task_id else row.ask_for
+            self._emitter.emit(
+                Detached(
+                    account=desk.link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=task_id,
+                    error=error,
+                )
+            )
+        row.lose(error)
 
     async def _sweep(self, desk: _Desk, turn: Turn) -> None:
         requests, ended = 0, 0
@@ -243,7 +280,30 @@ class Poller:
                 ended += self._end(desk, task_id, task)
             if seen.next_page is not None:
                 pages.append(seen.next_page)
+            if self._emitter.active:
+                for glance in found.glances:
+                    if glance.task_id in desk.rows and not glance.ended:
+                        self._saw_status(desk, glance.task_id, glance.task_id, glance.status)
         self._told(desk, requests, ended)
+
+    def _saw_status(self, desk: _Desk, asked: str, task_id: str, status: str) -> None:
+        row = desk.rows[asked]
+        # A status never goes back (R10).
+        if (
+            self._emitter.active
+            and status != row.shown
+            and TaskStatus(status).rank >= TaskStatus(row.shown).rank
+        ):
+            row.shown = status
+            self._emitter.emit(
+                StatusChanged(
+                    account=desk.link.name,
+                    key=row.key,
+                    external_task_id=row.external_task_id,
+                    task_id=task_id,
+                    status=status,
+                )
+            )
 
     async def _read_page(self, desk: _Desk, page: int, size: int) -> Page | KlingError:
         try:
@@ -282,13 +342,21 @@ class Poller:
                 try:
                     again = await self._ask(desk, task.task_id)
                 except KlingError as error:
-                    _log.debug("no answer about the pictures of %s: %s", task.task_id, error)
+                    fields = about(task, account=desk.link.name, error=error)
+                    _log.debug("no answer about the pictures of %s: %s", task.task_id, error, extra=fields)
                     continue
                 task = again if again.ended and len(again.images) >= len(task.images) else task
                 if len(task.images) >= row.expected:
                     break
             else:
-                _log.warning("task %s shows %s of %s pictures", task.task_id, len(task.images), row.expected)
+                fields = about(task, account=desk.link.name)
+                _log.warning(
+                    "task %s shows %s of %s pictures",
+                    task.task_id,
+                    len(task.images),
+                    row.expected,
+                    extra=fields,
+                )
         finally:
             # Also when the client closes: who waits gets what there is.
             self._finish(desk, row, task)
@@ -297,6 +365,7 @@ class Poller:
         if not task.external_task_id and row.external_task_id:
             task = evolve(task, external_task_id=row.external_task_id)
         if self._emitter.active:
+            seconds, own = self._clock.now() - row.since, _seconds(task)
             self._emitter.emit(
                 Finished(
                     account=desk.link.name,
@@ -305,8 +374,9 @@ class Poller:
                     task_id=task.task_id,
                     status=str(task.status.value),
                     reason=task.status_message,
-                    seconds=self._clock.now() - row.since,
+                    seconds=seconds,
                     units=task.units,
+                    lag=None if own is None else max(0.0, seconds - own),
                 )
             )
         row.update(self.bind(desk.link, desk.path, task))

@@ -99,7 +99,7 @@ class Queries:
             since=self.engine.clock.now() - self._age(task),
         )
         row.task = task
-        return row if task.ended else self.engine.poller.watch(link, row)
+        return row if task.ended else self.engine.poller.resume(link, row)
 
     def _age(self, task: Task) -> float:
         if task.created_at is None:
@@ -121,7 +121,7 @@ class Queries:
     def keeper(self, link: Link, task: Task) -> Keeper:
         """Return what fetches the pictures of *task*."""
         stem = task.external_task_id or task.task_id
-        return Keeper(self.downloads, stem, lambda: self.task(link, task.task_id))
+        return Keeper(self.downloads, stem, task, link.name, lambda: self.task(link, task.task_id))
 
 
 def _not_found(trouble: ApiError) -> TaskNotFound:

@@ -10,10 +10,11 @@ from attrs import field, frozen
 
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Credentials, credentials_from, credentials_from_env
+from kling_async.protocol.callbacks import Verifier
 from kling_async.protocol.endpoints import base_url
 from kling_async.slots.store import SlotStore
 
-__all__ = ["Account", "Settings", "gather", "proxy_of", "shared"]
+__all__ = ["Account", "Settings", "gather", "proxy_of", "shared", "verifier_of"]
 
 
 @frozen
@@ -104,6 +105,13 @@ def shared(value: object) -> SlotStore:
             f'slots: expected "auto", a whole number above 0 or a store of kling_async.slots, found {value!r}'
         )
     return value
+
+
+def verifier_of(secret: str | None, env: Mapping[str, str] | None = None) -> Verifier | None:
+    """Return what knows callbacks signed with *secret*, or with that of *env* (the process's own if None); None without any."""
+    env = os.environ if env is None else env
+    found = secret if secret is not None else env.get("KLING_WEBHOOK_SECRET") or None
+    return None if found is None else Verifier.of(found.strip())
 
 
 def proxy_of(text: str | None) -> str | None:

@@ -37,6 +37,8 @@ class Tracked:
     # What was last seen, and how it ended: a task, or an error after which nobody knows.
     task: Task | None = field(default=None, init=False, repr=False)
     error: KlingError | None = field(default=None, init=False, repr=False)
+    # The status that was last told in an event.
+    shown: str = field(default="submitted", init=False, repr=False)
     # Mostly one, and there is a row for each task in flight.
     _listeners: tuple[Listener, ...] = field(default=(), init=False, repr=False)
 

@@ -17,7 +17,7 @@ from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.sharing import Share, Sharing
 from kling_async.errors import ApiError, KlingError
-from kling_async.protocol.events import LaneChanged, LaneStopped
+from kling_async.protocol.events import LaneChanged, LaneMoved, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
 
 __all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed", "TurnstileMoved"]
@@ -97,6 +97,7 @@ class Turnstile:
     _closed: KlingError | None = field(default=None, init=False, repr=False)
     # Other processes use the account too: what the lane grants waits for their store's lease.
     sharing: Sharing | None = field(default=None, repr=False)
+    _told: LaneMoved | None = field(default=None, init=False, repr=False)
     # Told when there are slots that nobody here waits for.
     on_spare: Callable[[Turnstile, int], None] | None = field(default=None, repr=False)
 
@@ -281,8 +282,9 @@ class Turnstile:
         if self.on_spare is not None and (spare := self.lane.spare(now)):
             self.on_spare(self, spare)
         if again is not None:
-            delay = max(0.0, again - now)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._turn)
+            self._timer = self._clock.later(again - now, self._turn)
+        if self._emitter.active:
+            self._emit_moved()
         for change in self.lane.changes():
             self._emitter.emit(
                 LaneChanged(
@@ -293,3 +295,12 @@ class Turnstile:
                     reason=change.reason,
                 )
             )
+
+    def _emit_moved(self) -> None:
+        lane = self.lane
+        moved = LaneMoved(
+            account=self.account, model=self.model, limit=lane.limit, held=lane.held, waiting=lane.waiting
+        )
+        if moved != self._told:
+            self._told = moved
+            self._emitter.emit(moved)

@@ -207,6 +207,9 @@ class Api:
             raise Refusal(1200, "Content-Type must be application/json")
         try:
             raw = await request.read()
+        except ConnectionResetError:
+            # The client went away in mid-body: nobody is left to answer, and nothing was asked.
+            raise web.HTTPBadRequest from None
         except web.HTTPRequestEntityTooLarge:
             raise Refusal(1200, "Request body is too large", 413) from None
         return parse(raw) if len(raw) < BIG else await asyncio.to_thread(parse, raw)

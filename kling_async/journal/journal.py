@@ -8,17 +8,15 @@ way goes into the next one. `record()` returns when its move is on the disk.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TypeVar
+from typing import TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,68 +25,17 @@ from attrs import define, field
 from kling_async._crash import crash_point
 from kling_async._disk import make_folder
 from kling_async.errors import JournalError
+from kling_async.journal.locks import OwnerLock
 from kling_async.journal.storage import Storage, trouble
 from kling_async.protocol.lifecycle import JobRecord
 
-__all__ = ["Journal", "OwnerLock"]
+__all__ = ["Journal"]
 
 T = TypeVar("T")
 
 # Under load, that is when so many records came with the last commit, the seconds that the next one waits for more.
 _BUSY = 8
 _LINGER = 0.005
-
-
-@define(eq=False)
-class OwnerLock:
-    """
-    Marks a journal as held by this process.
-
-    The lock is the kernel's and dies with the process, however it dies; the file beside the journal only tells who
-    holds it.
-    """
-
-    path: Path
-    _file: IO[str] | None = field(default=None, init=False, repr=False)
-
-    def take(self) -> None:
-        """Take the lock; raises `JournalError` naming the holder if somebody has it."""
-        try:
-            file = self.path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise trouble(self.path, error) from error
-        try:
-            _lock(file)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read(200).strip() or "another process"
-            file.close()
-            raise JournalError(
-                f"the journal beside {self.path.name} is in use by {holder}; wait for it or choose another"
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        self._file = file
-
-    def release(self) -> None:
-        """Give the lock back; safe to call again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _lock(file: IO[str]) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # Windows only
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @define(eq=False)
@@ -100,7 +47,7 @@ class _Write:
 @define(eq=False)
 class _Read:
     query: Callable[[Storage], object]
-    done: asyncio.Future[object]
+    done: asyncio.Future[object] | None
 
 
 @define(eq=False)
@@ -112,6 +59,8 @@ class Journal:
     there was none before, *rebuilt* that it is put together from what the service has and may lack tasks, *lost* that
     this is done row by row, as the rows come, so that it does not know what the run has spent. *clean* says that all that belongs to the run is
     in order; who makes that untrue or true again says so, and what it says at the end is what the next owner finds.
+    *pictures* is the folder that the pictures of a manifest's rows are relative to: "" if none were yet, None in a
+    journal of a version that knew them by where they lie.
     An owner that is killed leaves a journal that is not clean.
     """
 
@@ -121,6 +70,7 @@ class Journal:
     clean: bool
     rebuilt: bool
     lost: bool
+    pictures: str | None
     _storage: Storage = field(repr=False)
     # A second connection, so that a look-up of a few microseconds needs no trip to the thread.
     _reader: Storage = field(repr=False)
@@ -134,15 +84,31 @@ class Journal:
 
     @classmethod
     async def open(
-        cls, path: Path, *, run: str | None = None, instead_of: Callable[[Path], None] | None = None
+        cls,
+        path: Path,
+        *,
+        run: str | None = None,
+        placed: bool = False,
+        instead_of: Callable[[Path], None] | None = None,
     ) -> Journal:
         """
         Open the journal at *path*, or make one for a run named *run* (by default a new name).
 
+        *placed* says that a new one is for a run whose pictures are known by where they lie.
         *instead_of* is called once the journal is held and takes away what lies there, so that a new one is made.
         Raises `JournalError` if another process holds it, if it is damaged, or if it cannot be written.
         """
-        journal = cls(path, *await anyio.to_thread.run_sync(_open, path, run, instead_of))
+        begin = {"run": run or secrets.token_hex(8)} | ({} if placed else {"pictures": ""})
+        opening = _Opening()
+        try:
+            parts = await anyio.to_thread.run_sync(opening.run, path, begin, instead_of)
+        except BaseException:
+            # Whoever is cancelled here leaves the thread at work, which has the lock or will have it.
+            opening.abandoned = True
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(opening.undo)
+            raise
+        journal = cls(path, *parts)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
         journal._thread.start()
         return journal
@@ -174,6 +140,20 @@ class Journal:
         """Wait until all that was noted is on the disk; raises `JournalError` if it cannot be."""
         await self.ask(lambda _: None)
         self._check()
+
+    def done(self, key: str) -> str | None:
+        """Return the fingerprint of *key* if it was done when this run began."""
+        return self._reader.done(key)
+
+    def rows_done(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return the rows of those of *keys* that were done when this run began, as hashes."""
+        return self._reader.rows_done(keys)
+
+    def note_pictures(self, folder: str) -> None:
+        """Write down with what is noted next that pictures are relative to *folder*."""
+        self.pictures = folder
+        if self.failure is None and not self._closed:
+            self._queue.put(_Read(lambda storage: storage.set_meta({"pictures": folder}), None))
 
     async def mark_rebuilt(self, *, lost: bool = False) -> None:
         """Write down that the journal may lack tasks; raises `JournalError` if what was noted could not be written."""
@@ -269,20 +249,51 @@ def _call_all(answers: list[Callable[[], None]]) -> None:
         answer()
 
 
-def _resolve(done: asyncio.Future[object], error: Exception | None, value: object = None) -> None:
-    if done.done():
-        return  # whoever asked was cancelled
+def _resolve(done: asyncio.Future[object] | None, error: Exception | None, value: object = None) -> None:
+    if done is None or done.done():
+        return  # nobody asked, or whoever did was cancelled
     if error is not None:
         done.set_exception(error)
     else:
         done.set_result(value)
 
 
-def _open(
-    path: Path, run: str | None, instead_of: Callable[[Path], None] | None
-) -> tuple[str, bool, bool, bool, bool, Storage, Storage, OwnerLock]:
-    """Return what a `Journal` is made of."""
-    lock = OwnerLock(path.with_name(f"{path.name}.lock"))
+_Parts: TypeAlias = "tuple[str, bool, bool, bool, bool, str | None, Storage, Storage, OwnerLock]"
+
+
+@define(eq=False)
+class _Opening:
+    """The opening of a journal in a thread, which can be taken back when nobody waits for it any more."""
+
+    abandoned: bool = False
+    _parts: _Parts | None = None
+    _lock: threading.Lock = field(factory=threading.Lock)
+
+    def run(self, path: Path, begin: dict[str, str], instead_of: Callable[[Path], None] | None) -> _Parts:
+        """Open the files; blocks."""
+        with self._lock:
+            self._parts = _open(path, begin, instead_of)
+            parts = self._parts
+        if self.abandoned:
+            self.undo()
+        return parts
+
+    def undo(self) -> None:
+        """Close what was opened, once that is known; blocks, and is safe to call again."""
+        with self._lock:
+            if self._parts is not None:
+                *_, storage, reader, lock = self._parts
+                self._parts = None
+                reader.close()
+                storage.close()
+                lock.release()
+
+
+def _open(path: Path, begin: dict[str, str], instead_of: Callable[[Path], None] | None) -> _Parts:
+    """Return what a `Journal` is made of; *begin* is what a new one is to say of its run."""
+    # Beside the file itself, which can have more than one name.
+    real = path.resolve()
+    lock = OwnerLock(real.with_name(f"{real.name}.lock"), f"the journal {path}")
     with ExitStack() as undo:
         try:
             make_folder(path.parent)
@@ -295,17 +306,19 @@ def _open(
         storage = Storage.open(path)
         undo.callback(storage.close)
         found = storage.meta()
-        meta = {"run": run or secrets.token_hex(8), "clean": "no", "rebuilt": "no"} | found
+        is_new = "run" not in found
+        meta = {"clean": "no", "rebuilt": "no"} | (begin if is_new else {}) | found
         storage.set_meta(meta | {"clean": "no"})
         reader = Storage.open(path)
         undo.pop_all()
-    is_new, rebuilt = "run" not in found, meta["rebuilt"]
+    rebuilt = meta["rebuilt"]
     return (
         meta["run"],
         is_new,
         meta["clean"] == "yes",
         rebuilt != "no",
         rebuilt == "lost",
+        meta.get("pictures"),
         storage,
         reader,
         lock,

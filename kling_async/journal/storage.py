@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cache
 from itertools import chain, islice
@@ -83,12 +83,15 @@ _MIGRATIONS = (
     DROP TABLE jobs_by_key;
     CREATE INDEX jobs_live ON jobs (number) WHERE state IN ('submitting', 'unknown', 'submitted', 'succeeded');
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN row INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _COLUMNS = (
     "key", "state", "fingerprint", "attempt", "external_task_id", "account", "model", "slots", "units", "task_id",
-    "submitted_at", "ended_at", "result", "error", "spent",
+    "submitted_at", "ended_at", "result", "error", "spent", "row",
 )  # fmt: skip
 # So many rows go into one statement at most (SQLite takes 32,766 values). Between statements the thread gives the
 # interpreter away, and while the loop is busy gets it back only after 5 ms.
@@ -177,6 +180,19 @@ class Storage:
         """Return the record of *key*."""
         row = self._db.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchone()
         return _record(row) if row else None
+
+    def done(self, key: str) -> str | None:
+        """Return the fingerprint of *key* if it is done; far cheaper than its record."""
+        row = self._db.execute(
+            "SELECT fingerprint FROM jobs WHERE key = ? AND state = 'done'", (key,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def rows_done(self, keys: Sequence[str]) -> dict[str, int]:
+        """Return the rows of those of *keys* that are done, as hashes."""
+        marks = ", ".join("?" * len(keys))
+        query = f"SELECT key, row FROM jobs WHERE state = 'done' AND row != 0 AND key IN ({marks})"  # noqa: S608  # marks
+        return dict(self._db.execute(query, keys).fetchall())
 
     def live(self) -> list[JobRecord]:
         """Return the jobs that have a task, or may have one, whose end was not recorded."""
@@ -335,7 +351,7 @@ def _row(record: JobRecord) -> tuple[Any, ...]:
     return (
         record.key, record.state.value, record.fingerprint, record.attempt, record.external_task_id, record.account,
         record.model, record.slots, record.units, record.task_id, record.submitted_at, record.ended_at,
-        _text(record.result), _text(record.error), record.spent,
+        _text(record.result), _text(record.error), record.spent, record.row,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "ApiKey",
     "Credentials",
     "KeyPair",
+    "Sealed",
     "Signer",
     "credentials_from",
     "credentials_from_env",
@@ -40,6 +41,16 @@ WHERE_KEYS_ARE_MADE = "https://kling.ai/dev/api-key"
 
 def _hint(secret: str) -> str:
     return repr(f"{secret[:3]}…{secret[-2:]}" if len(secret) >= 12 else "…")
+
+
+@frozen
+class Sealed:
+    """A secret on its way through functions, whose local variables a traceback may show; no string, so that none can."""
+
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "***"
 
 
 @frozen

@@ -30,7 +30,7 @@ class Body:
     URLs is one part.
     """
 
-    parts: tuple[bytes | Picture, ...]
+    parts: tuple[bytes | Picture, ...] = field(repr=False)
     length: int = field(init=False)
 
     @length.default

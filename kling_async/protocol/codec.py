@@ -9,12 +9,13 @@ typed value and kept in `raw`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn
 
@@ -28,6 +29,7 @@ __all__ = [
     "Reply",
     "bind",
     "code_of",
+    "glimpse",
     "list_entries",
     "number",
     "read_envelope",
@@ -40,6 +42,14 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ABSURD = 10**30
+# The envelope's own fields stand before `data`, in all replies that were seen.
+_FIRST_BYTES = 512
+_FIRST_FIELDS = re.compile(rb'"(code|request_id)"\s*:\s*("[^"\\]{0,100}"|[0-9]{1,9})')
+
+
+def _size(body: bytes) -> str:
+    # Bodies name pictures by signed URLs.
+    return f"<{len(body)} bytes>"
 
 
 @frozen(kw_only=True)
@@ -47,8 +57,8 @@ class Reply:
     """What came back for one request: *headers* with lower-case names, *body* decompressed and complete."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=_size)
 
     @property
     def service_time(self) -> float | None:
@@ -61,8 +71,8 @@ class Envelope:
     """A reply that the service means as a success (code 0)."""
 
     request_id: str
-    data: Any
-    reply: Reply
+    data: Any = field(repr=False)
+    reply: Reply = field(repr=False)
 
 
 def read_envelope(reply: Reply) -> Envelope:
@@ -96,6 +106,15 @@ def read_envelope(reply: Reply) -> Envelope:
         text(document.get("message")) or text(document.get("msg")),
         request_id=request_id,
         retry_after=retry_after(reply.headers, reply.service_time),
+    )
+
+
+def glimpse(body: bytes) -> tuple[int, str]:
+    """Return the code and the request id of a reply without reading it: what its first bytes say, else 0 and nothing."""
+    found: dict[bytes, bytes] = dict(_FIRST_FIELDS.findall(body[:_FIRST_BYTES]))
+    code = found.get(b"code", b"").strip(b'"')
+    return int(code) if code.isdigit() else 0, found.get(b"request_id", b"").strip(b'"').decode(
+        "ascii", "replace"
     )
 
 

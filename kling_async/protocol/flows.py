@@ -220,7 +220,7 @@ def _refuse_to_guess(trouble: KlingError, verdict: Verdict, external_task_id: st
             f"the service says that {external_task_id} exists but does not find it; ask for it again later"
         )
         raise SubmissionUnknown(message, external_task_id) from trouble
-    if isinstance(trouble, errors.MalformedReply) and 300 <= trouble.http_status < 400:
+    if isinstance(trouble, errors.MalformedReply) and trouble.is_redirect:
         raise errors.ConfigError(str(trouble)) from trouble
 
 

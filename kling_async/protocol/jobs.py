@@ -257,8 +257,8 @@ class MultiImage:
         """
         Return a hash of what the job asks for, 32 hex digits: the same job, the same text, on every machine.
 
-        Files count by their path, bytes by their content, PIL images by their size only. *key* and
-        *external_task_id* are names, not content.
+        Files count by their path, in a manifest by that which stands there, so that its folder can be moved; bytes
+        and PIL images count by their content. *key* and *external_task_id* are names, not content.
         """
         named = {name: _identity(source) for name, source in self.pictures()}
         text = _SORTED([self.body(None, dict.fromkeys(named, "")), named])
@@ -274,4 +274,5 @@ def _identity(source: ImageSource) -> str:
     if source.image is not None:
         pixels: bytes = source.image.tobytes()  # type: ignore[attr-defined]  # a PIL image, which the core never imports
         return f"{source.describe()} {hashlib.sha256(pixels).hexdigest()}"
-    return source.url or (source.path.as_posix() if source.path else "")
+    path = source.written or source.path
+    return source.url or (path.as_posix() if path else "")

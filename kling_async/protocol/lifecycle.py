@@ -83,7 +83,7 @@ class JobRecord:
     One job as the journal holds it.
 
     *fingerprint* is the hash of what was asked for, *attempt* counts from 0, *units* what is committed for this attempt
-    and *spent* what was for earlier ones. Times are Unix seconds. *result* and *error* are plain objects, as they stand in `results.jsonl`.
+    and *spent* what was for earlier ones. *row* is a hash of the manifest's row as it stands there, 0 if there is none. Times are Unix seconds. *result* and *error* are plain objects, as they stand in `results.jsonl`.
     """
 
     key: str
@@ -101,6 +101,7 @@ class JobRecord:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     spent: int = 0
+    row: int = 0
     # Whether this record is in the journal yet; not a column.
     stored: bool = False
 

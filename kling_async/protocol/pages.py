@@ -83,5 +83,5 @@ def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], d
             ended[task_id] = entry
             glances.append(Glance(task_id, ended=True, seconds=seconds_of(entry)))
         else:
-            glances.append(Glance(task_id, ended=False))
+            glances.append(Glance(task_id, ended=False, status=text(status)))
     return glances, ended

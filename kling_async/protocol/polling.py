@@ -33,6 +33,7 @@ from attrs import Attribute, define, field
 
 from kling_async.errors import ConfigError
 from kling_async.protocol.durations import Durations
+from kling_async.protocol.hints import Hints
 from kling_async.protocol.listing import Listing
 from kling_async.protocol.pace import Backoff, Bucket, Pace
 from kling_async.protocol.sweeps import Hidden, Sweep, choose
@@ -60,7 +61,7 @@ class PollBook:
     min_interval: float = field(default=0.5, validator=_above_zero)
     max_interval: float = field(default=60.0, validator=_above_zero)
     gets_per_second: float = field(default=20.0, validator=_above_zero)
-    hints_per_second: float = field(default=100.0, validator=_above_zero)
+    hints_per_second: float = field(default=2000.0, validator=_above_zero)
     page_size: int = field(default=500, validator=_above_zero)
     grace: float = 120.0
     answer_within: float = field(default=90.0, validator=_above_zero)
@@ -70,7 +71,7 @@ class PollBook:
     _durations: Durations = field(init=False)
     _listing: Listing = field(init=False)
     _gets: Bucket = field(init=False)
-    _hints: Bucket = field(init=False)
+    _hints: Hints = field(init=False)
     _board: Board = field(init=False)
     _rows: Place = field(init=False)
     _backoff: Backoff = field(init=False, factory=Backoff)
@@ -79,7 +80,6 @@ class PollBook:
     _began: float = field(init=False, default=0.0)  # when the first of the watched was
     # What few rows have, kept apart to keep the others small.
     _hidden: Hidden = field(init=False, factory=Hidden)
-    _again: set[str] = field(init=False, factory=set)  # hinted while its GET was out
     _lost: dict[str, float] = field(init=False, factory=dict)  # since when it is not found
     _troubles: dict[str, int] = field(init=False, factory=dict)  # its failures in succession
 
@@ -89,7 +89,7 @@ class PollBook:
         self._durations = Durations(4 * self.min_interval)
         self._listing = Listing(self.page_size)
         self._gets = Bucket.of(self.gets_per_second)
-        self._hints = Bucket.of(self.hints_per_second)
+        self._hints = Hints(self.min_interval / 5, Bucket.of(self.hints_per_second))
         self._board = Board(self.min_interval / 8)
         self._rows = self._board.rows
 
@@ -151,7 +151,7 @@ class PollBook:
         if row is None:
             return
         self._board.remove(row)
-        self._again.discard(task_id)
+        self._hints.forget(task_id)
         self._hidden.forgive(task_id)
         self._lost.pop(task_id, None)
         self._troubles.pop(task_id, None)
@@ -162,6 +162,7 @@ class PollBook:
         if row is None:
             return False
         self._learn(row, now, seconds)
+        self._hints.end(task_id, now)
         self.forget(task_id)
         return True
 
@@ -169,12 +170,13 @@ class PollBook:
         """Have a task asked by the very next plan; return when to plan, None if it is not watched."""
         row = self._rows.get(task_id)
         if row is None:
+            self._hints.hear_late(task_id)
             return None
-        if row.place is self._board.out:
-            self._again.add(task_id)
-        elif row.place is not self._board.hinted:
+        out = row.place is self._board.out
+        self._hints.hear(task_id, out=out)
+        if not out and row.place is not self._board.hinted:
             self._board.move(row, self._board.hinted)
-        return max(now, row.asked + self._hint_spacing)
+        return max(now, self._ripe(row))
 
     # What is heard.
 
@@ -185,6 +187,7 @@ class PollBook:
             return self.ended(task_id, now, seconds=seconds)
         row = self._rows.get(task_id)
         if row is not None:
+            self._hints.deny(task_id)
             self._alive(row, now)
         return False
 
@@ -288,6 +291,7 @@ class PollBook:
     def _take_turn(self, now: float, dice: float) -> tuple[int, ...]:
         # As long as nothing has ended, tasks take as long as was waited.
         mean = self._durations.mean or now - self._began
+        self._pace.stretch = self._hints.stretch(now)
         self._pace.turn(now, len(self._rows), self.typical or 0.0, mean, dice)
         due = [*self._board.queue.values(), *self._board.ready.values()]
         if self._broken_sweeps >= 2:
@@ -303,12 +307,10 @@ class PollBook:
         return tuple(pages)
 
     def _take_hinted(self, now: float) -> list[str]:
-        free = self._hints.refill(now)
-        ripe = [row for row in self._board.hinted.values() if now >= row.asked + self._hint_spacing]
-        self._hints.take(len(ripe[:free]))
-        for row in ripe[free:]:
-            self._board.move(row, self._board.ready)  # too many at once are cheaper in a page
-        return self._send(ripe[:free], now)
+        ripe, too_many = self._hints.choose(self._board.hinted.values(), now, self.interval)
+        for row in too_many:
+            self._board.move(row, self._board.ready)  # they are cheaper in a page
+        return self._send(ripe, now)
 
     def _take_queue(self, now: float) -> list[str]:
         free = self._gets.refill(now)
@@ -328,7 +330,7 @@ class PollBook:
     def _wake_at(self, now: float) -> float | None:
         if not self._rows:
             return None
-        times = [row.asked + self._hint_spacing for row in self._board.hinted.values()]
+        times = [self._ripe(row) for row in self._board.hinted.values()]
         if self._board.queue:
             times.append(now + self._gets.wait(len(self._board.queue)))
         if self._board.out:
@@ -340,7 +342,7 @@ class PollBook:
             if due is not None:
                 times.append(max(due, self._pace.next_turn))
         # All that could be done now is done; the floor keeps rounding from making a plan that wakes up for nothing.
-        return max(now + self._hint_spacing / 20, min(times))
+        return max(now + self._hints.spacing / 20, min(times))
 
     def _close_if_read(self, sweep: Sweep, now: float) -> None:
         if sweep.pages:
@@ -356,9 +358,8 @@ class PollBook:
             alone = not sweep.broken and self._hidden.miss(row)
             self._board.move(row, self._board.queue if few or alone else self._board.ready)
 
-    @property
-    def _hint_spacing(self) -> float:
-        return self.min_interval / 5
+    def _ripe(self, row: Row) -> float:
+        return self._hints.ripe(row.task_id, row.asked, self.interval)
 
     def _alive(self, row: Row, now: float) -> None:
         row.looked = now
@@ -372,8 +373,7 @@ class PollBook:
             self._put_off(row, now + wait - self.interval / 2)
 
     def _put_off(self, row: Row, due: float) -> None:
-        if row.task_id in self._again:
-            self._again.discard(row.task_id)
+        if self._hints.again(row.task_id):
             self._board.move(row, self._board.hinted)
         elif row.place is not self._board.hinted:  # a hint is newer than the answer that is being read
             self._board.schedule(row, due)

@@ -34,6 +34,11 @@ class QuickGlance(msgspec.Struct, gc=False):
         """The seconds from its creation to its end by the service's clock, if told."""
         return seconds_of({"created_at": self.created_at, "updated_at": self.updated_at})
 
+    @property
+    def status(self) -> str:
+        """The service's word for where it stands."""
+        return self.task_status
+
 
 class Document(msgspec.Struct):
     """The reply to a list query that went well."""

@@ -33,6 +33,15 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     body: Body | None = None
 
+    @property
+    def route(self) -> str:
+        """What kind of call it is, for whoever counts them: `create`, `get`, `list` or `costs`."""
+        if self.method == "POST":
+            return "create"
+        if not self.query:
+            return "get"
+        return "list" if self.path.startswith("/v1/") else "costs"
+
 
 def create_request(path: str, body: Body) -> Request:
     """Create a task."""

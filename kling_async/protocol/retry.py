@@ -66,7 +66,7 @@ def http_date(text: str) -> float | None:
 
 def heals(error: errors.KlingError) -> bool:
     """Tell whether a call that only reads is worth repeating after *error*; a redirect will not change by itself."""
-    if isinstance(error, errors.MalformedReply) and 300 <= error.http_status < 400:
+    if isinstance(error, errors.MalformedReply) and error.is_redirect:
         return False
     return isinstance(
         error,

@@ -99,9 +99,7 @@ def _picture(value: Any, name: str, base: Path | None) -> ImageSource:
         rule = 'a path, a URL or {"base64": "..."}'
         raise InvalidJob.because(name, rule, found, "write it as one of these")
     source = ImageSource.of(value, name)
-    if source.path is None or base is None or source.path.is_absolute():
-        return source
-    return ImageSource.from_path(base / source.path, name)
+    return source if base is None else source.behind(base, name)
 
 
 def _scene(value: Any, base: Path | None) -> ImageSource:

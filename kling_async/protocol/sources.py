@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from kling_async.errors import InvalidJob
 
@@ -35,13 +35,15 @@ class ImageSource:
     """
     Where a picture comes from: exactly one of *url*, *path*, *data* and *image* is set.
 
-    Two sources are equal when they name the same place; PIL images are compared by identity, since they can change.
+    *written* is a path as it stands in a manifest, when *path* is where that leads to. Two sources are equal when they
+    name the same place; PIL images are compared by identity, since they can change.
     """
 
     url: str | None = None
     path: Path | None = None
     data: bytes | None = None
     image: object | None = field(default=None, eq=id)
+    written: Path | None = field(default=None, eq=False)
 
     @classmethod
     def of(cls, value: object, field: str = "image") -> ImageSource:
@@ -137,14 +139,13 @@ class ImageSource:
             raise InvalidJob.because(field, "base64 text of a picture", found, "pass only the base64 text")
         body = text[prefix.end() :] if prefix else text
         fault = _base64_fault(body)
-        if fault:
-            raise InvalidJob.because(field, rule, *fault)
-        try:
-            return cls(data=binascii.a2b_base64(body, strict_mode=True))
-        except ValueError as error:
-            raise InvalidJob.because(
-                field, rule, f"a text that cannot be decoded ({error})", "encode the file again"
-            ) from error
+        if not fault:
+            try:
+                return cls(data=binascii.a2b_base64(body, strict_mode=True))
+            except ValueError as error:
+                fault = f"a text that cannot be decoded ({error})", "encode the file again"
+        del text, body  # a traceback may show local variables
+        raise InvalidJob.because(field, rule, *fault)
 
     @classmethod
     def _of_text(cls, text: str, field: str) -> ImageSource:
@@ -178,6 +179,19 @@ class ImageSource:
         path = unquote(slash + rest)
         # `file:///C:/x.png` names `C:/x.png`.
         return cls.from_path(path[1:] if re.match(r"/[A-Za-z]:/", path) else path, field)
+
+    @property
+    def base(self) -> Path | None:
+        """The folder in which *path* is what is *written*; None where nothing is."""
+        if self.path is None or self.written is None:
+            return None
+        return self.path.parents[len(self.written.parts) - 1]
+
+    def behind(self, base: Path, field: str = "image") -> ImageSource:
+        """Return the source that a relative path means in the folder *base*; any other source is what it was."""
+        if self.path is None or self.path.is_absolute():
+            return self
+        return evolve(self.from_path(base / self.path, field), written=self.path)
 
     def describe(self) -> str:
         """Say which picture this is, for messages and logs; never its bytes nor the query of its URL."""

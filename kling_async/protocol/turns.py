@@ -24,6 +24,10 @@ class Look(Protocol):
     def seconds(self) -> float | None:
         """The seconds from its creation to its end by the service's clock, if told."""
 
+    @property
+    def status(self) -> str:
+        """The service's word for where it stands."""
+
 
 class Glance(NamedTuple):
     """A `Look`; a named tuple, because a sweep makes hundreds of them and an attrs class takes three times as long."""
@@ -31,6 +35,7 @@ class Glance(NamedTuple):
     task_id: str
     ended: bool
     seconds: float | None = None
+    status: str = ""
 
 
 @frozen

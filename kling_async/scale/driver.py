@@ -20,6 +20,8 @@ from attrs import define, evolve, field
 from kling_async import errors
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.harvest import failed
+from kling_async.batch.manifest import Passed
+from kling_async.batch.origin import Origin
 from kling_async.batch.sinks import Folder, result_row
 from kling_async.errors import BudgetSpent, InvalidJob, KlingError
 from kling_async.journal.journal import Journal
@@ -60,7 +62,7 @@ class Driver:
     error: KlingError | None = field(default=None, init=False)
     _stopping: bool = field(default=False, init=False)
     _entries: dict[str, Entry] = field(factory=dict, init=False, repr=False)
-    _source: AsyncGenerator[Entry, None] = field(init=False, repr=False)
+    _source: AsyncGenerator[Entry | Passed, None] = field(init=False, repr=False)
     _journal: Journal = field(init=False, repr=False)
     _folder: Folder = field(init=False, repr=False)
 
@@ -77,7 +79,8 @@ class Driver:
         self._folder = folder
         await folder.open(path)
         self._journal = await Journal.open(path, run=folder.run_name)
-        self._source = entries(jobs, by_content=True)
+        origin = Origin(self._journal.pictures, self._journal.note_pictures)
+        self._source = entries(jobs, origin)
         try:
             await folder.mend(self._journal)
             self.committed = await self._journal.ask(Storage.committed_units)
@@ -117,6 +120,9 @@ class Driver:
             and self.error is None
             and (entry := await anext(self._source, None)) is not None
         ):
+            if isinstance(entry, Passed):
+                self.counts["done before"] += len(entry.keys)
+                continue
             if entry.error is not None:
                 await self._refuse(entry, entry.error)
                 continue
@@ -141,6 +147,7 @@ class Driver:
                 external_task_id=external_id(self._journal.run, entry),
                 model=entry.job.model_name,
                 slots=entry.job.slots,
+                row=entry.row,
             )
         entry.external_task_id = record.external_task_id
         entry.ledger = Ledger(self._journal, record, time.time)

@@ -17,7 +17,7 @@ import aiohttp
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
-from attrs import frozen
+from attrs import field, frozen
 from yarl import URL
 
 from kling_async.errors import DownloadError, LinkExpired
@@ -53,7 +53,7 @@ class FetchRules:
     stall: float = 30.0
     redirects: int = 3
     allow_private: bool = False
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     trust_env: bool = False
 
 

@@ -14,7 +14,8 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
@@ -276,7 +277,7 @@ class _PictureFile:
         """Open the file and tell the kernel that all of it will be read; blocks. Raises InvalidJob if it changed."""
         path = self._picture.source.path
         assert path is not None
-        with self._lock:
+        with self._held():
             if self._closed:
                 return
             try:
@@ -312,7 +313,7 @@ class _PictureFile:
             return 0
 
     def _read_blocking(self, start: int, length: int) -> bytes:
-        with self._lock:
+        with self._held():
             if self._closed:
                 return b""
             os.lseek(self._fd, start, os.SEEK_SET)
@@ -322,24 +323,35 @@ class _PictureFile:
             return got
 
     async def aclose(self) -> None:
-        """Close the file, at once unless a thread still reads from it."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._close()
-            finally:
-                self._lock.release()
-        else:
+        """Close the file, at once unless a thread still reads from it; that one does so itself if nobody can wait for it."""
+        self._closed = True
+        if not self._close_if_free():
             await _in_thread(self._close_later)
 
     def _close_later(self) -> None:
-        with self._lock:
-            self._close()
+        with self._held():
+            pass  # its end closes the file
 
-    def _close(self) -> None:
-        self._closed = True
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        finally:
+            # Who closed the file meanwhile found it held.
+            if self._closed:
+                self._close_if_free()
+
+    def _close_if_free(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+        finally:
+            self._lock.release()
+        return True
 
 
 @cache

@@ -15,8 +15,10 @@ import aiohttp
 from attrs import define, field, frozen
 from yarl import URL
 
+from kling_async._frames import without_frames
 from kling_async._version import __version__
 from kling_async.errors import ConfigError, KlingError, MalformedReply, RequestTimeout, TransportError
+from kling_async.protocol.auth import Sealed
 from kling_async.protocol.codec import Reply
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.requests import Request
@@ -68,7 +70,7 @@ class Session:
         return self._own is not None
 
     async def send(
-        self, request: Request, token: str, timeouts: Timeouts, *, not_after: float | None = None
+        self, request: Request, token: Sealed, timeouts: Timeouts, *, not_after: float | None = None
     ) -> Reply:
         """
         Send *request* once and return the reply, whatever it says.
@@ -86,22 +88,23 @@ class Session:
             return await self._exchange(
                 request, payload, token, aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect)
             )
-        except KlingError:
-            raise
+        except (KlingError, asyncio.CancelledError) as error:
+            raise without_frames(error)  # noqa: B904  # the same error, with what led to it
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             trouble, cause = _translated(error, payload, limit)
+            without_frames(error)
         # Not raised above, where what aiohttp raised would be its context: some of that holds the request's headers.
         raise trouble from cause
 
     async def _exchange(
-        self, request: Request, payload: BodyPayload | None, token: str, timeout: aiohttp.ClientTimeout
+        self, request: Request, payload: BodyPayload | None, token: Sealed, timeout: aiohttp.ClientTimeout
     ) -> Reply:
         url = self._url(request)
         async with self._opened().request(
             request.method,
             url,
             data=payload,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {token.text}", "Content-Type": "application/json"},
             allow_redirects=False,
             # A borrowed session may be set to raise, but what a refusal means stands in its body.
             raise_for_status=False,

@@ -259,6 +259,37 @@ async def test_more_failures_than_allowed_stop_the_batch() -> None:
     assert 6 <= len(outcomes) == len(emulator.tasks) <= 6 + 3
 
 
+@pytest.mark.parametrize("how", ["stop", "account", "budget"])
+async def test_an_input_that_waits_does_not_hold_up_the_end(how: str) -> None:
+    """A batch that is stopped ends though its input, a queue say, has nothing to give for hours."""
+    outcomes: list[Outcome] = []
+    closed: list[str] = []
+
+    async def queue() -> AsyncIterator[MultiImage]:
+        try:
+            yield job()
+            yield job(prompt="another")
+            await asyncio.sleep(3600)
+        finally:
+            closed.append("closed")
+
+    async with (
+        Emulator(speed="instant", paint="stamp", faults="1102:100%" if how == "account" else "") as emulator,
+        client(emulator) as kling,
+        asyncio.timeout(30),
+    ):
+        batch = kling.batch(queue(), budget=16 if how == "budget" else None)
+        if how == "stop":
+            _ = [await anext(batch), await anext(batch)]
+            batch.stop()
+            await collect(batch, outcomes)
+        else:
+            with pytest.raises(OutOfUnits if how == "account" else BudgetSpent):
+                await collect(batch, outcomes)
+
+    assert closed == ["closed"]
+
+
 async def test_stop_drains() -> None:
     """After stop() nothing more is sent and what runs is collected."""
     async with (

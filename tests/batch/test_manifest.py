@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from kling_async.batch.manifest import BadRow, Row, read_manifest
+from kling_async.batch.manifest import BadRow, Manifest, Passed, Row, digest_of, read_manifest
 from kling_async.errors import ConfigError
 
 ROW = {"key": "a", "subject_images": ["dress.png"], "prompt": "x", "n": 2}
@@ -216,3 +217,88 @@ def test_reading_is_lazy(tmp_path: Path) -> None:
 
     assert isinstance(next(rows), Row)
     assert isinstance(next(rows), BadRow)
+
+
+# What is done already.
+
+
+def undone(path: Path, done: dict[str, int]) -> list[tuple[str, ...] | str]:
+    """Return what is left of the rows at *path*: keys, and those of rows that were passed over together."""
+    rows = read_manifest(path)
+    assert isinstance(rows, Manifest)
+    left = rows.unless(lambda keys: {key: done[key] for key in keys if key in done})
+    return [row.keys if isinstance(row, Passed) else row.key for row in left]
+
+
+KINDS = {
+    "m.jsonl": "\n".join(json.dumps({**ROW, "key": key}) for key in "abcd"),
+    "m.csv": "key,subject_images,prompt,n\n" + "\n".join(f"{key},dress.png,x,2" for key in "abcd"),
+    "m.json": json.dumps([{**ROW, "key": key} for key in "abcd"]),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_rows_that_are_done_are_passed_over_together(tmp_path: Path, name: str) -> None:
+    """A row that is done and has not changed since comes as its key alone; all others come as they are."""
+    path = write(tmp_path / name, KINDS[name])
+    digests = {row.key: row.digest for row in good(path)}
+
+    assert len(set(digests.values()) - {0}) == 4
+    assert undone(path, {}) == ["a", "b", "c", "d"]
+    assert undone(path, digests) == [("a", "b", "c", "d")]
+    assert undone(path, digests | {"c": 17}) == [("a", "b"), "c", ("d",)]
+
+
+def test_rows_without_a_key_of_their_own_are_passed_over_too(tmp_path: Path) -> None:
+    """What names a row by its content names it again; numbers are keys as well."""
+    rows = [
+        {**ROW, "key": None},
+        {**ROW, "key": 17},
+        {"id": "x", **{name: ROW[name] for name in ROW if name != "key"}},
+    ]
+    path = write(tmp_path / "m.jsonl", "\n".join(json.dumps(row) for row in rows))
+    digests = {row.key: row.digest for row in good(path)}
+
+    assert undone(path, digests) == [tuple(digests)]
+    assert list(digests)[1:] == ["17", "x"]
+
+
+def test_a_changed_row_is_read_closely_and_white_space_at_its_ends_is_no_change(tmp_path: Path) -> None:
+    """Only the bytes of the row itself count."""
+    line = json.dumps({**ROW, "key": "a"})
+    digests = {"a": digest_of(line.encode())}
+
+    assert undone(write(tmp_path / "m.jsonl", f"  {line} \r\n"), digests) == [("a",)]
+    assert undone(write(tmp_path / "m.jsonl", line.replace("dress", "coat")), digests) == ["a"]
+
+
+def test_what_is_wrong_with_a_manifest_is_found_among_rows_that_are_done(tmp_path: Path) -> None:
+    """A key that comes twice, a broken line and a bad row are told, whatever was done before."""
+    line = json.dumps({**ROW, "key": "a"})
+    bad = json.dumps({**ROW, "key": "b", "n": 10})
+    path = write(tmp_path / "m.jsonl", f"{line}\n{line}\nrubbish\n[1]\n{bad}\n")
+
+    assert undone(path, {"a": digest_of(line.encode())}) == [("a",), "line-2", "line-3", "line-4", "b"]
+
+
+def test_many_rows_are_looked_up_some_at_a_time(tmp_path: Path) -> None:
+    """What is held at once is bounded, in rows and in bytes."""
+    path = write(
+        tmp_path / "m.jsonl", "\n".join(json.dumps({**ROW, "key": f"{number}"}) for number in range(1000))
+    )
+    big = "\n".join(
+        json.dumps({**ROW, "key": f"{number}", "extra": {"x": "y" * 1_000_000}}) for number in range(20)
+    )
+    asked: list[int] = []
+
+    def ask(keys: Sequence[str]) -> dict[str, int]:
+        asked.append(len(keys))
+        return {}
+
+    for each in (path, write(tmp_path / "big.jsonl", big)):
+        rows = read_manifest(each)
+        assert isinstance(rows, Manifest)
+        list(rows.unless(ask))
+
+    assert asked[:4] == [256, 256, 256, 232]
+    assert max(asked[4:]) <= 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kling_async.batch import manifest as manifest_module
+from kling_async.batch import raws as raws_module
 from kling_async.batch import tables as tables_module
 from kling_async.batch.keys import KeyTable
 from kling_async.batch.manifest import BadRow, Row, read_manifest
@@ -130,7 +130,7 @@ def test_the_same_row_twice_without_key_is_not_paid_twice(tmp_path: Path) -> Non
 
 def test_an_over_long_line_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next line is read as if nothing had been, and no more than the bound was held."""
-    monkeypatch.setattr(manifest_module, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(raws_module, "MAX_LINE_BYTES", 1000)
 
     bad = between(tmp_path, b'{"prompt": "' + b"x" * 5_000_000 + b'"}')
 
@@ -141,7 +141,7 @@ def test_a_large_json_file_is_refused_with_the_way_to_jsonl(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole file is never parsed beyond a bound."""
-    monkeypatch.setattr(manifest_module, "MAX_JSON_BYTES", 10)
+    monkeypatch.setattr(raws_module, "MAX_JSON_BYTES", 10)
     (tmp_path / "m.json").write_text(json.dumps([GOOD]))
 
     with pytest.raises(ConfigError, match=r"jq -c"):

@@ -56,6 +56,13 @@ def slow_service() -> Iterator[Service]:
     yield from serve(EmulatorSettings(speed=20, task_seconds=20.0, paint="stamp"))
 
 
+@pytest.fixture
+def signing_service() -> Iterator[Service]:
+    """A service whose tasks take a tenth of a second and whose callbacks are signed."""
+    secret = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
+    yield from serve(EmulatorSettings(speed=100, task_seconds=10.0, paint="stamp", webhook_secret=secret))
+
+
 def serve(settings: EmulatorSettings) -> Iterator[Service]:
     """Serve until the test is over."""
     ready = threading.Event()

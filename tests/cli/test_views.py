@@ -170,8 +170,8 @@ def test_the_board_follows_a_job_from_waiting_to_its_end() -> None:
         Retried(key="a", error=TransportError("no way"), attempt=1, pause=0.5, **WHO),
         Recovered(key="a", task_id="7", **WHO),
         Submitted(key="a", task_id="7", slots=2, **WHO),
-        Finished(key="a", task_id="7", status="succeed", reason="", seconds=3.0, units=None, **WHO),
-        Saved(key="a", task_id="7", path="p", size=1, **WHO),
+        Finished(key="a", task_id="7", status="succeed", reason="", seconds=3.0, units=None, lag=None, **WHO),
+        Saved(key="a", task_id="7", path="p", size=1, seconds=0.1, **WHO),
         Polled(account="default", requests=1, waiting=1, ended=1),
     ):
         board.see(event)
@@ -201,7 +201,16 @@ def test_the_time_left_is_right_from_a_quarter_of_the_run_on() -> None:
         ends = [f"{wave}-{place}" for place in range(slots)]
         for key in ends:
             board.see(
-                Finished(key=key, task_id="t", status="succeed", reason="", seconds=each, units=None, **WHO)
+                Finished(
+                    key=key,
+                    task_id="t",
+                    status="succeed",
+                    reason="",
+                    seconds=each,
+                    units=None,
+                    lag=None,
+                    **WHO,
+                )
             )
             board.end(Failed(key=key, job=job, error=TransportError("any end will do")))
         elapsed = clock.now - began

@@ -268,7 +268,7 @@ async def _sleepy(seen: list[object], event: object) -> None:
     ids=["sync", "async", "partial", "lambda"],
 )  # fmt: skip
 async def test_a_watcher_that_raises_disturbs_nobody(watch: Callable[[object], Any]) -> None:
-    """An exception in a watcher is logged, each time, and the jobs go on."""
+    """An exception in a watcher is logged, again and again though not for every event, and the jobs go on."""
     with logged() as log:
         async with (
             Emulator(speed="instant", paint="stamp") as emulator,

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.traceback
 from socket_kit import PATH, Asked, Plain, answer, client, job, logged, png, reply, task, until
 
 from kling_async import Account, ImageSource, Kling
+from kling_async.client.clock import Clock
 from kling_async.emulator import Emulator, Fault
 from kling_async.errors import KlingError
+from kling_async.integrations.logs import EventLog
 from kling_async.protocol.endpoints import Timeouts
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +29,9 @@ ACCESS_KEY = "an-access-key-of-ours"
 SECRET_KEY = "a-secret-key-that-nobody-may-see-either"
 PICTURE = png(400, 300)
 # Every JWT begins like this; a stretch from the middle of the picture's base64 stands for all of it.
-MARKS = (API_KEY, SECRET_KEY, "eyJ", base64.b64encode(PICTURE).decode()[60:100])
+# What signs a result's URL.
+SIGNATURE = "signed-for-thirty-days"
+MARKS = (API_KEY, SECRET_KEY, SIGNATURE, "eyJ", base64.b64encode(PICTURE).decode()[60:100])
 
 
 def shown(value: object) -> Iterator[str]:
@@ -34,12 +39,28 @@ def shown(value: object) -> Iterator[str]:
     yield from (str(value), repr(value))
     if isinstance(value, BaseException):
         yield "".join(traceback.format_exception(value))
-        yield "".join(traceback.TracebackException.from_exception(value, capture_locals=False).format())
+        yield from _with_locals(value)
         for link in (value.__cause__, value.__context__):
             if link is not None:
                 yield from shown(link)
     if isinstance(value, KlingError):
         yield pickle.dumps(value).decode("latin-1")
+
+
+def _with_locals(error: BaseException) -> Iterator[str]:
+    """Write the traceback as tools do that show local variables, without the frames of the tests, which know the secrets."""
+    found: traceback.TracebackException | None = traceback.TracebackException.from_exception(
+        error, capture_locals=True
+    )
+    while found is not None:
+        frames = [frame for frame in found.stack if "/tests/" not in frame.filename]
+        yield from traceback.StackSummary.from_list(frames).format()
+        found = found.__cause__ or found.__context__
+    trace = rich.traceback.Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
+    for stack in trace.trace.stacks:
+        for frame in stack.frames:
+            if "/tests/" not in frame.filename:
+                yield from (str(node) for node in (frame.locals or {}).values())
 
 
 def assert_silent(*values: object) -> None:
@@ -151,6 +172,104 @@ async def test_a_whole_life_shows_no_secret(tmp_path: Path) -> None:
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file():
             assert_silent(path.read_bytes().decode("latin-1"))
+
+
+@pytest.mark.parametrize("credentials", CREDENTIALS)
+@pytest.mark.parametrize("trouble", ["hang", "half"])
+async def test_leaving_shows_no_secret(trouble: str, credentials: str) -> None:
+    """What a caller gets who is cancelled or out of time in mid-request has no token in its frames' variables."""
+    caught: list[BaseException] = []
+
+    async with Plain(TROUBLES[trouble]) as server:
+        async with client(
+            server, timeout=Timeouts(request=30, settle=0.01), **CREDENTIALS[credentials]
+        ) as kling:
+            try:
+                async with asyncio.timeout(0.1):
+                    await _retrieve(kling)
+            except TimeoutError as error:
+                caught.append(error)
+            work = asyncio.ensure_future(_list(kling))
+            await until(lambda: len(server.asked) > 1)
+            work.cancel()
+            try:
+                await work
+            except asyncio.CancelledError as error:
+                caught.append(error)
+
+    assert [type(error) for error in caught] == [TimeoutError, asyncio.CancelledError]
+    assert_silent(*caught)
+
+
+async def _list(kling: Kling) -> object:
+    return await kling.images.multi_image.list()
+
+
+RESULTS: dict[str, Callable[[Asked], bytes]] = {
+    "403": lambda _: reply(403, b"gone"),
+    "500": lambda _: reply(500, b"broken"),
+    "html": lambda _: reply(200, b"<html>" + b" " * 64),
+    "cut": lambda _: reply(200, PICTURE[:-300]),
+    "elsewhere": lambda asked: reply(302, b"", Location=f"ftp://elsewhere.example/?{asked.target}"),
+}
+
+
+@pytest.mark.parametrize("trouble", RESULTS)
+async def test_no_signed_url_shows(trouble: str, tmp_path: Path) -> None:
+    """The query of a result's URL is in no error, event, log line, repr or traceback, whatever the result host does."""
+    events: list[object] = []
+
+    def say(asked: Asked) -> bytes:
+        if "/made" in asked.path:
+            return RESULTS[trouble](asked)
+        images = [{"index": 0, "url": f"{server.url}/made.png?sign={SIGNATURE}"}]
+        return answer(task("t-1", "succeed", task_result={"images": images}))
+
+    with logged() as log:
+        async with Plain(say) as server, client(server, on_event=[events.append, EventLog()]) as kling:
+            multi_image = kling.images.multi_image
+            done = await multi_image.run(job(), wait_timeout=5)
+            raw = await multi_image.with_raw_response.retrieve("t-1")
+            kling._downloads.clock = Clock.hurried(1000)
+            caught = []
+            calls: tuple[Callable[[Any], Awaitable[Any]], ...] = (
+                lambda image: image.save(tmp_path),
+                lambda image: image.read(),
+            )
+            for call in calls:
+                with pytest.raises(KlingError) as one:
+                    await call(done.images[0])
+                caught.append(one.value)
+            async with kling.batch([job()], out=tmp_path / "out") as batch:
+                outcomes = [outcome async for outcome in batch]
+
+    assert_silent(*caught, done, raw, raw._reply, *outcomes, *events, *_texts(log.lines))
+
+
+def _texts(lines: list[str]) -> list[str]:
+    # What aiohttp says of its own work at DEBUG is not ours.
+    return [line for line in lines if "aiohttp" not in line and "asyncio" not in line]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: ImageSource.from_base64(text + "*"),
+        ImageSource.of,
+        lambda text: job(subject_images=[text]),
+        lambda text: job(subject_images=[ImageSource.from_base64(text)], n=99),
+    ],
+)
+def test_no_picture_shows_where_a_job_is_refused(make: Callable[[str], object]) -> None:
+    """A job that is refused shows none of its pictures' base64, however they were given."""
+    text = base64.b64encode(PICTURE).decode()
+
+    try:
+        made = make(text)
+    except KlingError as error:
+        assert_silent(error)
+    else:
+        assert_silent(made)
 
 
 async def test_a_callers_note_has_the_id_and_no_more() -> None:

@@ -10,14 +10,15 @@ import signal
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from attrs import asdict, define, field
+from fault_kit import PACE, Hurried
 
-from kling_async import Failed, Kling, MultiImage, Skipped, _crash
+from kling_async import Failed, Kling, MultiImage, Skipped, _crash, read_manifest
 from kling_async.batch.upkeep import retry_failed
 from kling_async.errors import KlingError
 from kling_async.journal import storage
@@ -28,7 +29,7 @@ from .power import Disk
 __all__ = ["Order", "play"]
 
 # Short, since the service is on this machine; the settle window still spans three look-ups.
-_LIMITS = Timeouts(connect=2.0, request=2.0, settle=0.03)
+_LIMITS = Timeouts(connect=2.0, request=2.0, settle=0.03 * PACE)
 
 
 @define(kw_only=True)
@@ -39,7 +40,8 @@ class Order:
     *rows* are key, prompt and n of each job. The process kills itself when it passes the place *crash* for the *nth*
     time. *action* is `run` (a batch), `recover`, `retry` or `create` (single creates with a client's journal);
     *options* are those of `Kling.batch()`. On SIGTERM a batch is stopped if *drain* says so; *leave* is how many outcomes
-    it is left after (None: all). Instead of *rows* there can be *many* jobs that differ in their keys alone.
+    it is left after (None: all). Instead of *rows* there can be *many* jobs that differ in their keys alone, or those of
+    a *manifest*.
 
     What may be wrong on its machine: at the place *hold* another program locks the journal and keeps it locked, for
     which writers wait *busy* milliseconds; a database has room for *pages* pages; a file has room for *file_size* bytes;
@@ -60,6 +62,7 @@ class Order:
     drain: bool = False
     leave: int | None = None
     many: int = 0
+    manifest: str = ""
     hold: str = ""
     busy: int = 5000
     pages: int = 0
@@ -161,7 +164,11 @@ def _connect_small(
     return db
 
 
-def _jobs(order: Order, report: dict[str, Any]) -> Iterator[MultiImage]:
+def _jobs(order: Order, report: dict[str, Any]) -> Iterable[Any]:
+    return read_manifest(Path(order.manifest)) if order.manifest else _made(order, report)
+
+
+def _made(order: Order, report: dict[str, Any]) -> Iterator[MultiImage]:
     picture = "https://example.com/dress.png"
     many = ((f"row-{number:07d}", "many.", 1) for number in range(order.many))
     for drawn, (key, prompt, n) in enumerate(many if order.many else order.rows, 1):
@@ -170,12 +177,12 @@ def _jobs(order: Order, report: dict[str, Any]) -> Iterator[MultiImage]:
 
 
 def _client(order: Order) -> Kling:
-    return Kling(
+    return Hurried(
         api_key=order.api_key,
         base_url=order.url,
         slots=order.slots,
         timeout=_LIMITS,
-        min_poll_interval=0.01,
+        min_poll_interval=0.01 * PACE,
         trust_env=False,
         **order.client,
     )

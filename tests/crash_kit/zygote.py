@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -111,15 +112,26 @@ def serve() -> None:
 def _await(child: int, begun: float, kill_after: float | None, patience: float) -> tuple[bool, int]:
     """Wait for the end of *child*, killing it in time; tells whether it hung, and its exit code."""
     limit = begun + (patience if kill_after is None else kill_after)
-    killed = False
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return killed and kill_after is None, os.waitstatus_to_exitcode(status)
-        if not killed and time.monotonic() >= limit:
-            os.kill(child, signal.SIGKILL)
-            killed = True
-        time.sleep(0.0005)
+    late = not _ends_before(child, limit)
+    if late:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return late and kill_after is None, os.waitstatus_to_exitcode(status)
+
+
+def _ends_before(child: int, limit: float) -> bool:
+    """Wait for the end of *child* until the moment *limit*; tells whether it came."""
+    if hasattr(os, "pidfd_open"):
+        pidfd = os.pidfd_open(child)
+        try:
+            return bool(select.select([pidfd], [], [], max(0.0, limit - time.monotonic()))[0])
+        finally:
+            os.close(pidfd)
+    while time.monotonic() < limit:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def _be_client(order: Order) -> None:

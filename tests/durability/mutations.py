@@ -2,7 +2,7 @@
 Switch the protections off, one at a time, in a copy of the package: the named tests must notice.
 
 `python tests/durability/mutations.py [name …]` prints a line for each and ends with 1 if one went unnoticed. A change
-that no longer fits the source is an error too.
+that no longer fits the source is an error too, and so are tests that fail without one.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ MUTATIONS = {
         (_CRASHES, _JOURNALS),
     ),
     "owner lock": Mutation(
-        "journal/journal.py",
+        "journal/locks.py",
         "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
         (f"{_JOURNALS}::test_j12_a_second_runner_is_told_who_the_first_is",),
@@ -110,8 +110,8 @@ MUTATIONS = {
 }
 
 
-def _failing(mutation: Mutation | None, tests: tuple[str, ...]) -> int:
-    """Run *tests* against a copy of the package with *mutation*; return what pytest returns."""
+def _tried(mutation: Mutation | None, tests: tuple[str, ...]) -> tuple[int, str]:
+    """Run *tests* against a copy of the package with *mutation*; return what pytest returns and the end of what it says."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in ("kling_async", "tests"):
@@ -119,13 +119,15 @@ def _failing(mutation: Mutation | None, tests: tuple[str, ...]) -> int:
         shutil.copy(_ROOT / "pyproject.toml", copy)
         if mutation is not None:
             _change(copy / "kling_async" / mutation.file, mutation)
-        return subprocess.run(
+        run = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
             cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
             check=False,
-        ).returncode
+        )
+        return run.returncode, run.stdout[-5000:]
 
 
 def _change(file: Path, mutation: Mutation) -> None:
@@ -144,13 +146,14 @@ def main(names: list[str]) -> int:
     """Try the mutations of these *names*, by default all."""
     chosen = {name: MUTATIONS[name] for name in names} if names else MUTATIONS
     every_test = tuple(dict.fromkeys(test for mutation in chosen.values() for test in mutation.tests))
-    if _failing(None, every_test) != 0:
-        sys.stdout.write("the tests fail without any mutation\n")
+    code, said = _tried(None, every_test)
+    if code != 0:
+        sys.stdout.write(f"{said}\nthe tests fail without any mutation\n")
         return 1
     unnoticed = 0
     for name, mutation in chosen.items():
         # 1 is "tests failed"; anything else would be a mistake of ours that proves nothing.
-        noticed = _failing(mutation, mutation.tests) == 1
+        noticed = _tried(mutation, mutation.tests)[0] == 1
         unnoticed += not noticed
         sys.stdout.write(f"{'noticed  ' if noticed else 'UNNOTICED'} {name}\n")
         sys.stdout.flush()

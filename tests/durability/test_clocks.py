@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_kit import client_of, job
+from fault_kit import PACE, client_of, job
 from fault_server import FaultServer, Life
 from fault_server.checks import assert_paid_once
 
@@ -67,7 +67,8 @@ async def test_j20_a_wall_clock_that_jumps_during_a_run(
     seen = 0
 
     async with client_of(server, slots=3) as kling:
-        async for outcome in kling.batch(work, out=tmp_path / "out", task_timeout=30.0, stall_after=30.0):
+        limit = 30.0 * PACE
+        async for outcome in kling.batch(work, out=tmp_path / "out", task_timeout=limit, stall_after=limit):
             assert isinstance(outcome, Succeeded)
             seen += 1
             if seen == 3:

@@ -80,6 +80,40 @@ def test_j12_a_second_runner_is_told_who_the_first_is(
     assert_kept(service, work, undisturbed)
 
 
+def test_j12_two_journals_are_not_two_runs_of_one_folder(
+    zygote: Zygote, service: Remote, work: Work, tmp_path: Path
+) -> None:
+    """A folder is held too, so a second run or a rebuilding with another journal is refused and sends nothing."""
+    service.change(life={"seconds": 1000.0})
+    journals = [tmp_path / name for name in ("a.db", "b.db")]
+    orders = [work.order(service, options={"journal": str(journal)}) for journal in journals]
+
+    with client_at_work(orders[0], service, 3) as first:
+        second = zygote.live(orders[1])
+        recovering = zygote.live(work.order(service, action="recover"))
+        requests = service.books()["requests"]["create"]
+
+    for refused in (second, recovering):
+        assert refused.report["error"] == "JournalError"
+        assert refused.report["message"].startswith(
+            f"the folder {work.out} is in use by process {first.pid} "
+        )
+    assert requests == 3
+    assert not journals[1].exists()
+    assert not (work.out / "journal.db").exists()
+
+
+@pytest.mark.anyio
+async def test_j12_a_journal_of_two_names_is_one(tmp_path: Path) -> None:
+    """The lock belongs to the file, also where a link leads to it."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "journal.db")
+    journal = await Journal.open(tmp_path / "journal.db")
+
+    with pytest.raises(JournalError, match="in use by process"):
+        await Journal.open(tmp_path / "link.db")
+    await journal.aclose()
+
+
 # J13: another program locks the file.
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
-from fault_kit import Log, client_of, job
+from fault_kit import PACE, Log, client_of, job
 from fault_server import Fault, FaultServer
 from fault_server import catalogue as go
 from fault_server.checks import assert_paid_once, assert_within
@@ -213,11 +212,9 @@ async def test_h17_what_nobody_documented_is_kept_in_raw(server: FaultServer) ->
     assert task.images == ()
 
 
-@pytest.mark.parametrize(
-    ("wish", "least", "most"), [("1.2", 1.2, 1.6), ("-5", 0.9, 2.6), ("soon", 0.9, 2.6), (None, 0.9, 2.6)]
-)
+@pytest.mark.parametrize(("wish", "least"), [("4.5", 4.5), ("-5", 1.0), ("soon", 1.0), (None, 1.0)])
 async def test_h05_a_refused_create_waits_as_wished_or_at_least_a_second(
-    server: FaultServer, wish: str | None, least: float, most: float
+    server: FaultServer, wish: str | None, least: float
 ) -> None:
     """1303 waits for `Retry-After` where that makes sense, else a second or more, and counts as no attempt."""
     headers = () if wish is None else (("Retry-After", wish),)
@@ -228,7 +225,7 @@ async def test_h05_a_refused_create_waits_as_wished_or_at_least_a_second(
         _ = await kling.images.multi_image.create(job("job-1"))
 
     first, second = server.books.times("create")
-    assert least <= second - first <= most
+    assert (second - first) * PACE >= least
     assert [event.code for event in log.of(Refused)] == [1303]
     assert_paid_once(server.books, ["job-1"])
 
@@ -339,14 +336,13 @@ async def test_h14_an_api_key_is_not_signed_anew(server: FaultServer) -> None:
 async def test_5001_pauses_and_probes(server: FaultServer) -> None:
     """Maintenance holds all creates back; when it ends each job is paid once."""
     server.break_with(go.refuse(5001, times=2))
-    begin = time.monotonic()
 
     async with client_of(server) as kling:
         creates = (kling.images.multi_image.create(job(f"job-{number}")) for number in range(3))
         await asyncio.gather(*creates)
 
     assert_paid_once(server.books, 3)
-    assert time.monotonic() - begin < 10
+    assert_within(server.books, posts=3 + 2)
 
 
 async def test_an_external_id_of_the_callers_that_exists_is_told(server: FaultServer) -> None:

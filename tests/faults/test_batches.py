@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from fault_kit import QUICK, Log, client_of, job
+from fault_kit import PACE, PATIENT, QUICK, Log, client_of, job
 from fault_server import Fault, FaultServer, Life, Listing
 from fault_server import catalogue as go
 from fault_server.checks import assert_paid_once, assert_within
@@ -65,7 +65,7 @@ async def test_lost_answers_in_a_batch_are_paid_once(server_in_two_modes: FaultS
     for number in range(0, 12, 3):
         server.break_with(evolve(fault, match=f"row-{number}."))
 
-    async with client_of(server) as kling:
+    async with client_of(server, timeout=QUICK if fault.action == "hang" else PATIENT) as kling:
         outcomes, error = await collect(kling, jobs(12))
 
     assert error is None
@@ -134,16 +134,29 @@ async def test_h06_no_free_slot_for_ever_fails_no_job(server: FaultServer) -> No
     server.change(foreign=9)
 
     async with client_of(server) as kling:
-        outcomes, error = await collect(kling, jobs(20), stall_after=2.5)
+        outcomes, error = await collect(kling, jobs(20), stall_after=6.0)
 
     assert isinstance(error, errors.NoFreeSlot)
     assert outcomes == []
     assert_paid_once(server.books, 0)
     # Some may be under way when the first is refused; then one probe in each pause, of a second or more.
     moments = server.books.times("create")
-    late = [moment for moment in moments if moment > moments[0] + 0.5]
+    late = [moment for moment in moments if moment > moments[0] + 0.5 / PACE]
     assert len(moments) - len(late) <= 4
-    assert len(late) <= 3
+    assert len(late) <= 6
+
+
+async def test_h11_an_empty_429_for_ever_ends_the_batch_and_fails_no_job(server: FaultServer) -> None:
+    """A gateway that only ever says 429 is waited for, and in the end it is the batch's trouble and no job's."""
+    server.break_with(go.empty(429, times=None))
+
+    async with client_of(server) as kling:
+        outcomes, error = await collect(kling, jobs(20), stall_after=6.0)
+
+    assert isinstance(error, errors.RateLimited)
+    assert outcomes == []
+    assert_paid_once(server.books, 0)
+    assert_within(server.books, posts=16)
 
 
 async def test_h07_a_limit_that_was_set_too_high_is_learned(server: FaultServer) -> None:
@@ -181,7 +194,7 @@ async def test_the_slots_are_never_passed_by_us(server: FaultServer, n: int) -> 
     server.change(slots=9, enforce=False, life=Life(seconds=0.02))
     server.break_with(go.html(504, accepted=True, times=2), go.cut("hang", "accepted", skip=3))
 
-    async with client_of(server) as kling:
+    async with client_of(server, timeout=QUICK) as kling:
         outcomes, error = await collect(kling, jobs(20, n=n))
 
     assert error is None
@@ -208,7 +221,7 @@ async def test_n02_an_outage_ends_the_batch_and_fails_no_job(server: FaultServer
     """A service that is gone for longer than the batch waits leaves all rows undone."""
     async with client_of(server, max_retries=1) as kling:
         await server.deafen()
-        outcomes, error = await collect(kling, jobs(10), stall_after=1.0)
+        outcomes, error = await collect(kling, jobs(10), stall_after=1.0 * PACE)
         await server.listen()
 
     assert isinstance(error, errors.TransportError)
@@ -240,7 +253,7 @@ async def test_t05_t06_t07_each_trouble_is_its_rows_outcome(server: FaultServer)
     server.change(life=Life(seconds=0.02), lives=lives)
 
     async with client_of(server) as kling:
-        outcomes, error = await collect(kling, jobs(6), task_timeout=1.5)
+        outcomes, error = await collect(kling, jobs(6), task_timeout=1.5 * PACE)
 
     kinds = {outcome.key: type(outcome.error) for outcome in outcomes if isinstance(outcome, Failed)}
     assert error is None

@@ -8,7 +8,7 @@ import time
 import anyio
 import pytest
 from attrs import evolve
-from fault_kit import Log, client_of, job
+from fault_kit import QUICK, Log, client_of, job
 from fault_server import Fault, FaultServer, Life, Script
 from fault_server import catalogue as go
 from fault_server.checks import assert_paid_once, assert_within
@@ -56,7 +56,7 @@ async def test_a_storm_of_faults_is_paid_once(seed: int, *, unique: bool) -> Non
     names = [f"seed-{seed}-job-{number}" for number in range(JOBS)]
     ends: dict[str, object] = {}
 
-    async with server, client_of(server, slots=12, max_retries=5) as kling:
+    async with server, client_of(server, slots=12, max_retries=5, timeout=QUICK) as kling:
 
         async def one(number: int, name: str) -> None:
             try:
@@ -86,7 +86,9 @@ async def test_a01_a_caller_who_leaves_in_mid_create(
     server = server_in_two_modes
     server.break_with(go.cut("hang", "accepted" if accepted else "read"))
 
-    async with client_of(server) as kling:
+    limits = evolve(QUICK, request=2.0)
+
+    async with client_of(server, timeout=limits) as kling:
         creating = asyncio.ensure_future(kling.images.multi_image.create(job("job-1")))
         async with asyncio.timeout(5):
             while not server.books.log or not server.books.log[-1].faults:  # noqa: ASYNC110 - the server's books
@@ -100,7 +102,8 @@ async def test_a01_a_caller_who_leaves_in_mid_create(
             await asyncio.sleep(0.005)
         task = await kling.images.multi_image.handle("job-1").wait(timeout=5)
 
-    assert taken < 0.1
+    # Sooner than the create could have ended by itself.
+    assert taken < limits.request / 2
     assert task.task_id == server.books.charges[0].task_id
     assert_paid_once(server.books, ["job-1"])
 

@@ -19,6 +19,7 @@ from kling_async.protocol.codec import (
     Reply,
     bind,
     code_of,
+    glimpse,
     number,
     read_envelope,
     read_task,
@@ -78,7 +79,7 @@ def test_the_seeds_list_reply(sample: Sample) -> None:
     glances, ended = read_glances(envelope.data)
 
     assert task == task_in(sample("seed_single"))
-    assert glances == [Glance("string", ended=False)]
+    assert glances == [Glance("string", ended=False, status="string")]
     assert ended == {}
 
 
@@ -568,5 +569,22 @@ def test_a_page_passes_over_what_is_no_task() -> None:
         [None, {}, {"task_status": "succeed"}, {"task_id": 7, "task_status": "queued"}]
     )
 
-    assert glances == [Glance("7", ended=False)]
+    assert glances == [Glance("7", ended=False, status="queued")]
     assert ended == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        (b'{"code":0,"message":"SUCCEED","request_id":"r-1","data":{}}', (0, "r-1")),
+        (b'{"code": "1303", "request_id": "r-2"}', (1303, "r-2")),
+        (b'{"message": "x", "request_id": null, "code": 5000}', (5000, "")),
+        (b'{"code": "success"}', (0, "")),
+        (b"<html>502</html>", (0, "")),
+        (b"", (0, "")),
+        (b'{"data": "' + b"x" * 600 + b'", "code": 1303}', (0, "")),
+    ],
+)
+def test_a_glimpse_is_enough_to_count_a_reply(body: bytes, seen: tuple[int, str]) -> None:
+    """Code and request id are found in the first bytes of a reply; whatever else comes is nothing, and no error."""
+    assert glimpse(body) == seen

@@ -19,11 +19,21 @@ SEEN: list[Any] = [
     events.Refused(**JOB, code=1303, pause=None),
     events.Retried(**JOB, error=TransportError("reset"), attempt=1, pause=0.5),
     events.Recovered(**JOB, task_id="77"),
+    events.Dropped(**JOB, error=None),
+    events.Resumed(**JOB, task_id="77"),
+    events.Requested(account="main", route="get", seconds=0.1, status=200, request_id="r-1"),
+    events.StatusChanged(**JOB, task_id="77", status="processing"),
     events.Polled(account="main", requests=1, waiting=2, ended=1),
-    events.Finished(**JOB, task_id="77", status="succeed", reason="", seconds=24.5, units=Decimal(32)),
-    events.Saved(**JOB, task_id="77", path="out/a.png", size=1),
+    events.Finished(
+        **JOB, task_id="77", status="succeed", reason="", seconds=24.5, units=Decimal(32), lag=0.5
+    ),
+    events.Detached(**JOB, task_id="77", error=TransportError("reset")),
+    events.Saved(**JOB, task_id="77", path="out/a.png", size=1, seconds=0.2),
+    events.SaveFailed(**JOB, task_id="77", error=TransportError("reset"), seconds=0.2),
+    events.LaneMoved(account="main", model="kling-v2-1", limit=5, held=3, waiting=0),
     events.LaneChanged(account="main", model="kling-v2-1", before=5, after=3, reason="refused"),
     events.LaneStopped(account="main", model="kling-v2-1", error=NoFreeSlot("x")),
+    events.Missed(count=3),
 ]
 
 
@@ -43,4 +53,4 @@ def test_events_are_values(event: Any) -> None:
     same = {name: value for name, value in attrs.asdict(event).items() if not isinstance(value, KlingError)}
     assert same.items() <= attrs.asdict(again).items()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        event.account = "other"
+        setattr(event, attrs.fields(type(event))[0].name, "other")

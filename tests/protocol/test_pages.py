@@ -21,9 +21,9 @@ def reply(data: Any, **fields: Any) -> Reply:
     return Reply(status=200, headers={}, body=json.dumps(document).encode())
 
 
-def looks(page: Any) -> list[tuple[str, bool, float | None]]:
-    """Return what the plan is told; seconds only of what has ended."""
-    return [(look.task_id, look.ended, look.seconds if look.ended else None) for look in page.glances]
+def looks(page: Any) -> list[tuple[str, bool, float | str | None]]:
+    """Return what is told; seconds only of what has ended, and the status of what has not."""
+    return [(look.task_id, look.ended, look.seconds if look.ended else look.status) for look in page.glances]
 
 
 STATUS = st.sampled_from(
@@ -45,7 +45,7 @@ def test_both_readers_tell_the_same(entries: list[dict[str, Any]]) -> None:
     page = read_page(body)
     glances, ended = read_glances(read_envelope(body).data)
 
-    patient = [(look.task_id, look.ended, look.seconds) for look in glances]
+    patient = [(look.task_id, look.ended, look.seconds if look.ended else look.status) for look in glances]
     assert looks(page) == patient
     assert page.request_id == "r-1"
     wanted = {look.task_id for look in glances if look.ended}

@@ -83,3 +83,15 @@ def test_costs() -> None:
 
     assert (request.method, request.path) == ("GET", "/account/costs")
     assert request.query == (("start_time", "1"), ("end_time", "2"))
+
+
+def test_every_request_has_a_route() -> None:
+    """What kind of call a request is, is told by itself."""
+    requests = (
+        create_request(PATH, Body.from_json({})),
+        find_request(PATH, "1"),
+        list_request(PATH, 1, 30),
+        costs_request(0, 1),
+    )
+
+    assert [request.route for request in requests] == ["create", "get", "list", "costs"]

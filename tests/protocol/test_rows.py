@@ -244,3 +244,14 @@ def test_any_json_is_a_job_or_refused_plainly(row: object) -> None:
 
     assert told is None or told.field.strip()
     assert str(told).encode()
+
+
+def test_a_row_is_known_by_its_paths_as_they_stand_there() -> None:
+    """The folder of a manifest is no part of what its rows ask for; another file in it is."""
+    row = {"subject_images": ["a.png"], "scene_image": "b/c.png"}
+    here, there = (job_from_row(row, Path(folder).resolve()) for folder in ("/here", "/there"))
+    other = job_from_row(row | {"scene_image": "c.png"}, Path("/here").resolve())
+
+    assert here != there
+    assert here.fingerprint() == there.fingerprint()
+    assert here.fingerprint() != other.fingerprint()

@@ -211,3 +211,25 @@ def test_descriptions_are_short_and_hold_no_secret(value: object, text: str) -> 
 def test_sizes_are_readable(size: int, text: str) -> None:
     """Sizes are written in the unit that people expect."""
     assert megabytes(size) == text
+
+
+@pytest.mark.parametrize("written", ["dress.png", "pictures/dress.png", "../dress.png", "./a/../b.png"])
+def test_a_relative_path_is_behind_its_folder_and_knows_how_it_was_written(written: str) -> None:
+    """What a manifest writes and the folder that it is relative to can both be told from the source."""
+    base = Path("/projects/spring").resolve()
+
+    source = ImageSource.of(written).behind(base)
+
+    assert source.path == base / written
+    assert source.written == Path(written)
+    assert source.base == base
+    assert source == ImageSource.of(str(base / written)), "the same place is the same source"
+
+
+@pytest.mark.parametrize("value", ["https://example.com/x.png", Path("/x.png").absolute(), b"bytes"])
+def test_what_is_no_relative_path_is_behind_no_folder(value: object) -> None:
+    """URLs, absolute paths and bytes are what they were."""
+    source = ImageSource.of(value)
+
+    assert source.behind(Path("/projects")) is source
+    assert source.base is None

@@ -55,6 +55,9 @@ class World:
     hidden: float = 0.0  # share of a page's tasks that it leaves out
     repeated: float = 0.0  # share that it shows twice
     failing: float = 0.0  # share of requests without an answer
+    told_until: float = 0.0  # ends before this time are told of by a callback
+    told_share: float = 1.0
+    told_after: float = 0.05  # how long a callback takes
     stamps: bool = True  # whether the times the service tells are right
     seed: int = 1
 
@@ -69,6 +72,7 @@ class Report:
     pages: int = 0
     ended: int = 0
     delays: list[float] = Factory(list)
+    late: list[tuple[float, float]] = Factory(list)  # when an end was seen, and how long after it
     relatives: list[float] = Factory(list)
     intervals: list[float] = Factory(list)
     seen: set[str] = Factory(set)
@@ -144,6 +148,14 @@ class Simulation:
         self._ends[name] = (begin, max(self.now, begin + self.world.durations(self.dice, begin)))
         due = self.book.watch(name, self.now, age=self.world.latency)
         if self._wake is None or due < self._wake:
+            self._wake_at(due)
+        end = self._ends[name][1]
+        if end < self.world.told_until and self._started % 100 < 100 * self.world.told_share:
+            self.at(end + self.world.told_after, lambda: self._tell(name))
+
+    def _tell(self, name: str) -> None:
+        due = self.book.hint(name, self.now)
+        if due is not None and (self._wake is None or due < self._wake):
             self._wake_at(due)
 
     def _list_foreign(self) -> None:
@@ -256,5 +268,6 @@ class Simulation:
         self.report.seen.add(name)
         self.report.ended += 1
         self.report.delays.append(self.now - self._ends[name][1])
+        self.report.late.append((self.now, self.report.delays[-1]))
         self.report.relatives.append(self.report.delays[-1] / self.book.interval)
         self.at(self.now + self.world.lag, self._create)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from random import Random
 from statistics import quantiles
@@ -44,7 +45,7 @@ class Shared:
         self._tell(0, limit=self.limit)
         self.now = began = 110.0
         for process in range(self.processes):
-            self._at(self.now + POLL * dice.random(), lambda process=process: self._turn(process, jobs, dice))  # type: ignore[misc]  # a default binds
+            self._at(self.now + POLL * dice.random(), partial(self._turn, process, jobs, dice))
         last = began
         while self._events and len(self.waits_of_all()) < len(self.weights):
             at, _, happens = heapq.heappop(self._events)
@@ -64,6 +65,12 @@ class Shared:
         report = Report(owner=str(process), nonce="n", **news)  # type: ignore[arg-type]  # of the right kinds
         return [(grant.job, grant.token) for grant in self._book.exchange(report, self.now).granted]
 
+    def _take_ended(self, process: int) -> tuple[tuple[str, str], ...]:
+        ended = self._ended.setdefault(process, [])
+        taken = tuple(ended)
+        ended.clear()
+        return taken
+
     def _turn(self, process: int, jobs: object, dice: Random) -> None:
         asks = []
         while self._queued.get(process, 0) < self.ahead:
@@ -74,15 +81,12 @@ class Shared:
             asks.append(Claim(f"{number}", f"{process}.{slots}.{number}", slots))
             self._asked[f"{number}"] = self.now
             self._queued[process] = self._queued.get(process, 0) + 1
-        for job, token in self._tell(process, asks=tuple(asks), ends=tuple(self._ended.pop(process, ()))):
+        for job, token in self._tell(process, asks=tuple(asks), ends=self._take_ended(process)):
             slots = int(token.split(".")[1])
             self.waits.setdefault(slots, []).append(self.now - self._asked[job])
             self._queued[process] -= 1
             seconds = 4.8 * dice.lognormvariate(0.0, 0.4)
-            ended = (job, token)
-            self._at(
-                self.now + seconds, lambda ended=ended: self._ended.setdefault(process, []).append(ended)
-            )  # type: ignore[misc]
+            self._at(self.now + seconds, partial(self._ended.setdefault(process, []).append, (job, token)))
         self._at(self.now + POLL, lambda: self._turn(process, jobs, dice))
 
 

@@ -21,6 +21,7 @@ from redis_kit import Server, server
 
 from kling_async import Kling, MultiImage
 from kling_async.errors import ConfigError, LeaseLost, SlotStoreError, TransportError
+from kling_async.protocol.auth import Sealed
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.claims import Claim, Opening, Report, Ruling, Terms
 from kling_async.protocol.endpoints import Timeouts
@@ -316,7 +317,7 @@ async def test_a_stopped_process_cannot_send_after_its_window(service: FaultServ
             TransportError, match="the time in which this create could be sent is over"
         ) as caught:
             await session.send(
-                create_request(MultiImage.path, body), "token", QUICK, not_after=time.monotonic() - 1
+                create_request(MultiImage.path, body), Sealed("token"), QUICK, not_after=time.monotonic() - 1
             )
 
     assert not caught.value.sent

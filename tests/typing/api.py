@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, assert_never, assert_type
 
 import aiohttp
+from aiohttp import web
 
 from kling_async import (
     Account,
@@ -43,6 +44,12 @@ from kling_async.errors import (
     TaskFailed,
     TaskTimeout,
 )
+from kling_async.integrations.aiohttp_web import callback_app
+from kling_async.integrations.asgi import callbacks
+from kling_async.integrations.logs import EventLog
+from kling_async.integrations.otel import Tracing
+from kling_async.integrations.prometheus import Metrics
+from kling_async.protocol.events import Event, Finished, Missed
 from kling_async.testing import RunningEmulator, running_emulator
 
 
@@ -59,10 +66,40 @@ def client(session: aiohttp.ClientSession) -> None:
         session=session,
         proxy=None,
         trust_env=True,
+        callback_url="https://shop.example/hook",
+        webhook_secret=None,
         on_event=None,
     )
     assert_type(kling.with_options(timeout=5, max_retries=1), Kling)
+    Kling(on_event=print)
+    Kling(on_event=[EventLog(), Tracing(), Metrics(namespace="shop"), watch])
     Kling(accounts=[Account("a", api_key="key", slots=5), Account("b", access_key="a", secret_key="s")])
+
+
+async def watch(event: Event) -> None:
+    """Events are matched by their class, and all of them can be."""
+    match event:
+        case Finished(task_id=task_id, units=units, lag=lag):
+            assert_type(task_id, str)
+            assert_type(units, Decimal | None)
+            assert_type(lag, float | None)
+        case Missed(count=count):
+            assert_type(count, int)
+        case _:
+            pass
+
+
+def receivers(kling: Kling) -> None:
+    """Callbacks are taken in by apps, or piece by piece."""
+    app: Callable[..., Awaitable[None]] = callbacks(kling, patience=5)
+    assert_type(app, Callable[..., Awaitable[None]])
+    assert_type(callback_app(kling), web.Application)
+    assert_type(kling.callbacks.address, str | None)
+    assert_type(kling.callbacks.statistics().heeded, int)
+    intake = kling.callbacks.intake("POST", "/hook", [(b"webhook-id", b"1")])
+    intake.feed(b"{}")
+    assert_type(intake.over, bool)
+    assert_type(intake.finish(), int)
 
 
 async def tasks(kling: Kling, job: MultiImage) -> None:

@@ -1,0 +1,1 @@
+"""What the three shops share: the orders, and the page."""
