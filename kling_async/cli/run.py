@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kling_async.cli.environment import connects
 from kling_async.cli.voice import Voice, finish, speaks
+
+if TYPE_CHECKING:
+    from kling_async.cli.running import Settings
 
 __all__ = ["run_command", "spends"]
 
@@ -68,7 +72,7 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     """
     import anyio
 
-    from kling_async.cli.running import Settings, refuse_unasked, runner_of
+    from kling_async.cli.running import Settings, refuse_unasked
 
     settings = Settings(manifest=manifest, **options)
     refuse_unasked(settings)
@@ -76,4 +80,21 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
         from kling_async.cli.check import refuse_bad_rows
 
         anyio.run(refuse_bad_rows, manifest)
-    finish(anyio.run(runner_of(settings), settings, voice))
+    finish(anyio.run(_runner_of(settings), settings, voice))
+
+
+def _runner_of(settings: Settings) -> Callable[[Settings, Voice], Awaitable[int]]:
+    """Return what runs the manifest: this process, or the cluster that was named."""
+    if settings.engine is None:
+        if settings.slots_store is not None:
+            raise click.UsageError("expected --engine with --slots-store, found no engine")
+        from kling_async.cli.running import run_manifest
+
+        return run_manifest
+    if settings.emulator or settings.split or settings.in_order or settings.update:
+        raise click.UsageError(
+            "expected --engine without --emulator, --split, --in-order and --update, which a cluster does not know"
+        )
+    from kling_async.cli.cluster import run_on_cluster
+
+    return run_on_cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kling_async.cli.estimate import Estimate
     from kling_async.client.kling import Kling
 
-__all__ = ["Counting", "Settings", "banner", "refuse_unasked", "run_manifest", "runner_of", "summary"]
+__all__ = ["Counting", "Settings", "banner", "refuse_unasked", "run_manifest", "summary"]
 
 # Seconds that the first create waits for the count of a large manifest.
 _COUNTING = 2.0
@@ -75,21 +75,6 @@ def refuse_unasked(settings: Settings) -> None:
         )
     if settings.emulator and (settings.connection.base_url or settings.connection.region):
         raise click.UsageError("expected --emulator or --base-url/--region, found both; drop one of them")
-
-
-def runner_of(settings: Settings) -> Callable[[Settings, Voice], Awaitable[int]]:
-    """Return what runs the manifest: this process, or the cluster that was named."""
-    if settings.engine is None:
-        if settings.slots_store is not None:
-            raise click.UsageError("expected --engine with --slots-store, found no engine")
-        return run_manifest
-    if settings.emulator or settings.split or settings.in_order or settings.update:
-        raise click.UsageError(
-            "expected --engine without --emulator, --split, --in-order and --update, which a cluster does not know"
-        )
-    from kling_async.cli.cluster import run_on_cluster
-
-    return run_on_cluster
 
 
 async def run_manifest(settings: Settings, voice: Voice) -> int:
