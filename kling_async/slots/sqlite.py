@@ -13,7 +13,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
-from os import PathLike
 from pathlib import Path
 
 import anyio
@@ -42,11 +41,6 @@ class SqliteSlots:
     _now: Callable[[], float] = field(default=time.monotonic, kw_only=True, repr=False)
     _db: sqlite3.Connection | None = field(default=None, init=False, repr=False)
     _lock: anyio.Lock = field(factory=anyio.Lock, init=False, repr=False)
-
-    @classmethod
-    def at(cls, path: str | PathLike[str], limit: int | None = None) -> SqliteSlots:
-        """Use the file at *path*, which is made when it is first needed."""
-        return cls(Path(path), limit)
 
     @property
     def heal(self) -> float:
