@@ -446,6 +446,8 @@ async def test_leaving_early_without_async_with() -> None:
             break
         gc.collect()
         await asyncio.sleep(0.05)
+        # A create under way is carried to its end.
+        await until(lambda: not kling._engine.background._precious)
         left = creates(emulator)
         await asyncio.sleep(0.3)
 
