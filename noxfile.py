@@ -75,7 +75,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def proofs(session: nox.Session) -> None:
     """Prove the promises: broken networks, crashes at every step of a run, scheduling in virtual time."""
-    session.install(".[cli,cloud,dask,heic,images]", *group("test"))
+    session.install(".[cli,cloud,dask,heic,images]", *group("test", "stores"))
     session.run(*PYTEST, *PROVING, *session.posargs, env=INSTALLED)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
@@ -21,7 +22,9 @@ class Succeeded:
     """
     The task succeeded and, where an *out* was given, its pictures are saved.
 
-    *files* are the paths of the pictures in their order, *units* is what the service says it cost (None where it says
+    *files* are the pictures in their order: paths, or URLs where *out* is an object store. *watermarked* are the same
+    with the service's watermark, where the job asked for one, and *sha256* has the digest of each of all these.
+    *warnings* say what was asked for and is not there. *units* is what the service says it cost (None where it says
     nothing), *attempts* how many tasks were made for the job. *job* is None only for a task that an earlier run made and
     whose row is no longer in the input. For a job that was split, *parts* are its tasks and *task* is all of them in one:
     their pictures in order, their units added up, their ids with commas between; *attempts* counts such sets. *fitted* is
@@ -31,7 +34,10 @@ class Succeeded:
     key: str
     job: MultiImage | None = field(repr=False)
     task: Task
-    files: tuple[Path, ...] = ()
+    files: tuple[Path | str, ...] = ()
+    watermarked: tuple[Path | str, ...] = ()
+    sha256: Mapping[Path | str, str] = field(factory=dict, repr=False)
+    warnings: tuple[str, ...] = ()
     units: Decimal | None = None
     attempts: int = 1
     account: str = ""

@@ -166,7 +166,10 @@ class Resumption:
         disposition = await self._place(entry)
         # A journal that may lack tasks is no proof that there is none.
         if self.journal.rebuilt and isinstance(disposition, Submit):
-            return await self._look(entry)
+            disposition = await self._look(entry)
+        if isinstance(disposition, Submit) and self._folder is not None and entry.whole is None:
+            trouble = await self._folder.make_way(entry)
+            return disposition if trouble is None else Refuse(trouble)
         ledger = entry.ledger
         if isinstance(disposition, Skip) and entry.whole is not None and ledger and ledger.record.task_id:
             # The job needs the task of this part again, though the part itself is over.

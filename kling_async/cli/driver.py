@@ -22,6 +22,7 @@ from kling_async.cli.views import View
 from kling_async.cli.voice import SOME_FAILED, Voice, exit_code
 from kling_async.client.kling import Kling
 from kling_async.errors import KlingError
+from kling_async.protocol.naming import TEMPLATE
 
 __all__ = ["Ending", "Orders", "drive"]
 
@@ -33,8 +34,9 @@ class Orders:
     """What to run: the *rows*, where *out* is, how (*budget*, *split*, *in_order*, *fit*), and the words that *resume* it."""
 
     rows: Iterable[Row | BadRow]
-    out: Path
+    out: Path | str
     resume: str
+    name: str = TEMPLATE
     journal: Path | None = None
     budget: int | None = None
     split: bool = False
@@ -148,6 +150,7 @@ async def drive(
     batch = kling.batch(
         orders.rows,
         out=orders.out,
+        name=orders.name,
         journal=orders.journal,
         budget=orders.budget,
         split=orders.split,

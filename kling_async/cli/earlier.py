@@ -18,6 +18,7 @@ from attrs import asdict, field, frozen
 from kling_async.errors import ConfigError
 from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import JobState
+from kling_async.protocol.naming import TEMPLATE
 
 __all__ = ["COMMAND", "Command", "States", "journal_of", "open_states"]
 
@@ -36,8 +37,9 @@ _GROUPS = {
 
 
 def journal_of(out: Path) -> Path:
-    """Return where the journal of the run in *out* lies unless told otherwise."""
-    return out / "journal.db"
+    """Return where the journal of the run in *out* lies: where its command put it, else in the folder."""
+    command = Command.of(out)
+    return Path(command.journal) if command and command.journal else out / "journal.db"
 
 
 @frozen(kw_only=True)
@@ -45,11 +47,16 @@ class Command:
     """
     What made a folder: the *manifest*, and whether it was *emulated*.
 
+    *out* is where its pictures are if that is an object store, *journal* where its journal is if that is elsewhere, both
+    empty otherwise. *name* is the template of its files.
     *shared* is what all rows of a folder of pictures have, *fit* and *verify* are how pictures were taken in.
     """
 
     manifest: str
     emulated: bool
+    out: str = ""
+    journal: str = ""
+    name: str = TEMPLATE
     shared: Mapping[str, Any] = field(factory=dict)
     fit: Literal["auto"] | None = None
     verify: Literal["header", "full"] = "header"
@@ -62,13 +69,16 @@ class Command:
             return cls(
                 manifest=str(row["manifest"]),
                 emulated=bool(row["emulated"]),
+                out=str(row.get("out", "")),
+                journal=str(row.get("journal", "")),
+                name=str(row.get("name", TEMPLATE)),
                 shared=dict(row.get("shared", {})),
                 fit=row.get("fit"),
                 verify=row.get("verify", "header"),
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{out / COMMAND}: expected what made this folder, found {error}; remove the file, or use another folder"
             ) from error

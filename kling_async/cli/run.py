@@ -5,17 +5,39 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 
 from kling_async.cli.environment import connects
 from kling_async.cli.intake import shares, takes_pictures
 from kling_async.cli.voice import Voice, finish, speaks
+from kling_async.protocol.naming import TEMPLATE
 
 if TYPE_CHECKING:
     from kling_async.cli.running import Settings
 
-__all__ = ["run_command", "spends"]
+__all__ = ["Place", "run_command", "spends"]
+
+
+class Place(click.ParamType[Path | str]):
+    """A folder, as a path, or the URL of a place in an object store, as text."""
+
+    name = "place"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002 - click's signature
+    ) -> Path | str:
+        """Tell them apart by the scheme; a file URL is a folder, and what is neither is told by the run."""
+        text = str(value)
+        if text.lower().startswith("file://"):
+            return Path(url2pathname(urlsplit(text).path))
+        return text if "://" in text else Path(text)
+
 
 _SPENDING = (
     click.option("--slots", type=click.IntRange(min=1), help="Slots of the account, instead of finding out."),
@@ -44,6 +66,7 @@ def spends(command: Any) -> Any:
 Examples:
   kling-async run jobs.jsonl -o out --emulator
   kling-async run jobs.csv -o out --budget 5000 --yes
+  kling-async run jobs.csv -o s3://bucket/july --journal july/journal.db --budget 5000
   kling-async run photos -o out --style watercolour.png --prompt "as a painting" --fit auto
 
 Running it again continues where it was left, even by a crash; nothing is paid for twice.
@@ -51,7 +74,14 @@ Running it again continues where it was left, even by a crash; nothing is paid f
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for pictures and results."
+    "-o",
+    "--out",
+    type=Place(),
+    required=True,
+    help="Folder for pictures and results, or s3://, gs://, az://.",
+)
+@click.option(
+    "--name", metavar="TEMPLATE", default=TEMPLATE, show_default=True, help="What pictures are called."
 )
 @click.option(
     "--journal", type=click.Path(path_type=Path), help="Journal of the run.  [default: OUT/journal.db]"
@@ -98,10 +128,11 @@ def _runner_of(settings: Settings) -> Callable[[Settings, Voice], Awaitable[int]
 
         return run_manifest
     unknown = settings.emulator or settings.split or settings.in_order or settings.update
-    if unknown or settings.shared or settings.fit or settings.verify != "header":
+    pictures = settings.shared or settings.fit or settings.verify != "header" or settings.name != TEMPLATE
+    if unknown or pictures:
         raise click.UsageError(
-            "expected --engine without --emulator, --split, --in-order, --update, --fit, --verify and shared fields, which "
-            "a cluster does not know"
+            "expected --engine without --emulator, --split, --in-order, --update, --fit, --verify, --name and fields for "
+            "all rows, which a cluster does not know"
         )
     from kling_async.cli.cluster import run_on_cluster
 

@@ -214,6 +214,11 @@ class Storage:
             while rows := cursor.fetchmany(1000):
                 yield from map(_record, rows)
 
+    def page(self, after: str, count: int) -> list[JobRecord]:
+        """Return the next *count* jobs whose keys come after *after*, in the order of their keys."""
+        rows = self._db.execute(f"{_SELECT} WHERE key > ? ORDER BY key LIMIT ?", (after, count))
+        return [_record(row) for row in rows]
+
     def totals(self) -> dict[str, int]:
         """Count the jobs by state."""
         return dict(self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())

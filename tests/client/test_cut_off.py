@@ -12,6 +12,7 @@ import pytest
 from cancel_kit import WAYS, Moment, cut_by, parts_in
 from socket_kit import PATH, Asked, Plain, answer, client, job, leaves_nothing, task, until
 
+from kling_async.batch.racks import FolderRack
 from kling_async.batch.sinks import Folder
 from kling_async.emulator import Emulator
 from kling_async.errors import ConfigError, JournalError, SubmissionUnknown, TaskNotFound
@@ -81,7 +82,7 @@ async def test_nobody_takes_over_what_is_still_being_opened(tmp_path: Path) -> N
 async def test_a_folder_that_was_closed_opens_nothing_any_more(tmp_path: Path) -> None:
     """What a folder's thread opens after the folder was closed is closed again; lines come to no closed file."""
     async with leaves_nothing():
-        folder = Folder(tmp_path / "out")
+        folder = Folder(tmp_path / "out", FolderRack(tmp_path / "out"))
         await folder.open()
         journal = await Journal.open(tmp_path / "journal.db")
         folder.close()
