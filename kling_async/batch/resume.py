@@ -329,7 +329,7 @@ class Resumption:
             return
         turnstile = await link.lane(record.model, self._queries.rules.timeouts)
         now, wall = self._engine.clock.now(), self._engine.clock.wall()
-        ticket = Pass(record.slots)
+        ticket = Pass(record.slots, job=record.external_task_id)
         if record.state is JobState.SUBMITTED:
             turnstile.adopt(ticket)
         row = Tracked(

@@ -151,9 +151,7 @@ class Runner:
     async def _leave(self, journal: Journal | None) -> None:
         self._intake.stop()
         self._engine.dismiss(self.party, BatchStopped("the batch was left"))
-        async with (
-            AsyncExitStack() as ends
-        ):  # the last one said is done first, each also if another is cut off
+        async with AsyncExitStack() as ends:  # said last is done first, also if another is cut off
             ends.enter_context(anyio.CancelScope(shield=True))
             ends.callback(self.outbox.close)
             ends.callback(self.counts.finish)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -13,6 +14,9 @@ from kling_async.cli.environment import connects
 from kling_async.cli.intake import shares, takes_pictures
 from kling_async.cli.voice import Voice, finish, speaks
 from kling_async.protocol.naming import TEMPLATE
+
+if TYPE_CHECKING:
+    from kling_async.cli.running import Settings
 
 __all__ = ["Place", "run_command", "spends"]
 
@@ -84,6 +88,10 @@ Running it again continues where it was left, even by a crash; nothing is paid f
 )
 @spends
 @click.option("--emulator", is_flag=True, help="Use the local emulator: nothing is sent, nothing charged.")
+@click.option("--engine", metavar="URL", help="Run on a Dask cluster: dask://host:8786.")
+@click.option(
+    "--slots-store", metavar="URL", help="Store that shares the slots: redis://host, without a password."
+)
 @click.option("--update", is_flag=True, help="Do rows anew that changed under their key since they ended.")
 @click.option("--strict", is_flag=True, help="Check everything first; send nothing if any row is bad.")
 @takes_pictures
@@ -98,7 +106,7 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     """
     import anyio
 
-    from kling_async.cli.running import Settings, refuse_unasked, run_manifest
+    from kling_async.cli.running import Settings, refuse_unasked
 
     settings = Settings(manifest=manifest, **options)
     refuse_unasked(settings)
@@ -106,7 +114,26 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
         from kling_async.cli.check import refuse_bad_rows
         from kling_async.protocol.fitting import PictureRules
 
-        anyio.run(
-            refuse_bad_rows, manifest, settings.shared, PictureRules(fit=settings.fit, verify=settings.verify)
+        rules = PictureRules(fit=settings.fit, verify=settings.verify)
+        anyio.run(refuse_bad_rows, manifest, settings.shared, rules)
+    finish(anyio.run(_runner_of(settings), settings, voice))
+
+
+def _runner_of(settings: Settings) -> Callable[[Settings, Voice], Awaitable[int]]:
+    """Return what runs the manifest: this process, or the cluster that was named."""
+    if settings.engine is None:
+        if settings.slots_store is not None:
+            raise click.UsageError("expected --engine with --slots-store, found no engine")
+        from kling_async.cli.running import run_manifest
+
+        return run_manifest
+    unknown = settings.emulator or settings.split or settings.in_order or settings.update
+    pictures = settings.shared or settings.fit or settings.verify != "header" or settings.name != TEMPLATE
+    if unknown or pictures:
+        raise click.UsageError(
+            "expected --engine without --emulator, --split, --in-order, --update, --fit, --verify, --name and fields for "
+            "all rows, which a cluster does not know"
         )
-    finish(anyio.run(run_manifest, settings, voice))
+    from kling_async.cli.cluster import run_on_cluster
+
+    return run_on_cluster

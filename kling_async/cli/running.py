@@ -49,6 +49,8 @@ class Settings:
     shared: Mapping[str, Any] = field(factory=dict)
     fit: Literal["auto"] | None = None
     verify: Literal["header", "full"] = "header"
+    engine: str | None = None
+    slots_store: str | None = None
 
     @property
     def asks(self) -> bool:
@@ -96,6 +98,8 @@ class Settings:
         words += ["--fit", self.fit] if self.fit else []
         words += ["--verify", self.verify] if self.verify != "header" else []
         words += [word for name, value in self.shared.items() for word in (_OPTIONS[name], str(value))]
+        words += ["--engine", self.engine] if self.engine else []
+        words += ["--slots-store", self.slots_store] if self.slots_store else []
         return shlex.join(words)
 
 

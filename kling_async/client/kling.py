@@ -22,16 +22,19 @@ from kling_async.client.link import Link
 from kling_async.client.multi_image import MultiImageResource
 from kling_async.client.poller import Poller
 from kling_async.client.queries import Queries
+from kling_async.client.resources import AccountResource, Images
 from kling_async.client.results import Downloads
-from kling_async.client.settings import Account, Settings, gather, proxy_of, verifier_of
+from kling_async.client.settings import Account, Settings, gather, proxy_of, shared, verifier_of
+from kling_async.client.sharing import Sharing
 from kling_async.errors import ConfigError
-from kling_async.protocol.auth import Signer
+from kling_async.protocol.auth import Signer, fingerprint
 from kling_async.protocol.callbacks import Verifier, private_address
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
 from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.packs import Pack
+from kling_async.protocol.limits import Limit
 from kling_async.protocol.tasks import Task
+from kling_async.slots.store import SlotStore
 from kling_async.transport.downloads import FetchRules
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.larder import Larder
@@ -58,7 +61,8 @@ class Kling:
     `KLING_SECRET_KEY`; the same with `KLINGAI_`). Making a client needs no network and no running loop. Use it as
     `async with Kling() as kling:`, or call `aclose()` in the end.
 
-    *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it.
+    *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it; or a
+    store of `kling_async.slots` that shares them with other processes.
     *timeout* is the seconds of one request or a `Timeouts`; waits for tasks have their own. *max_retries* counts
     repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
     is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
@@ -88,7 +92,7 @@ class Kling:
         accounts: Sequence[Account] | None = None,
         base_url: str | None = None,
         region: Literal["global", "cn"] | None = None,
-        slots: int | Literal["auto"] = "auto",
+        slots: int | Literal["auto"] | SlotStore = "auto",
         timeout: float | Timeouts | None = None,
         max_retries: int = 2,
         min_poll_interval: float = 0.5,
@@ -103,6 +107,7 @@ class Kling:
         verify: Literal["header", "full"] = "header",
         picture_cache: int = 64_000_000,
     ) -> None:
+        self._store = None if isinstance(slots, int | str) else shared(slots)
         # A traceback may show local variables, so what is secret is in none from here on.
         given = Account("default", api_key=api_key, access_key=access_key, secret_key=secret_key)
         del api_key, access_key, secret_key
@@ -112,7 +117,7 @@ class Kling:
                 access_key=given.access_key,
                 secret_key=given.secret_key,
                 accounts=accounts,
-                slots=slots,
+                slots=slots if self._store is None else "auto",
                 address=base_url,
                 region=region,
             )
@@ -136,6 +141,8 @@ class Kling:
         turns, larder = Turns(), Larder(_count("picture_cache", picture_cache))
         sessions = [Session(connection, session, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
+        if self._store is not None:
+            _share(self._engine, self._store, clock)
         self._downloads = Downloads.under(fetch, clock, self._engine.emitter)
         self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.stock = Stock(larder)
@@ -301,6 +308,8 @@ class Kling:
             await self._engine.aclose()
         finally:
             await self._downloads.aclose()
+            if self._store is not None:
+                await self._store.aclose()
 
     def __repr__(self) -> str:
         if "_engine" not in self.__dict__:
@@ -339,6 +348,19 @@ def _engine(
     return Engine(links, clock, background, emitter, poller)
 
 
+def _share(engine: Engine, store: SlotStore, clock: Clock) -> None:
+    for link in engine.links:
+        account = fingerprint(link.signer.credentials)
+        link.slots = link.slots or store.limit
+        link.share = _sharer(engine.background, store, clock, account)
+
+
+def _sharer(
+    background: Background, store: SlotStore, clock: Clock, account: str
+) -> Callable[[str, Limit], Sharing]:
+    return lambda model, limit: Sharing(f"{account}:{model}", limit, store, clock, background)
+
+
 def _callbacks(engine: Engine, url: str | None, verifier: Verifier | None) -> Callbacks:
     if url is None:
         return Callbacks(engine, None, "", verifier)
@@ -349,30 +371,6 @@ def _callbacks(engine: Engine, url: str | None, verifier: Verifier | None) -> Ca
 def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Link, str, Task], Task]:
     # Not a method: the poller must not keep the client alive that it belongs to.
     return lambda link, path, task: Queries(engine, downloads, rules, path).bound(link, task)
-
-
-class Images:
-    """The image endpoints of one client."""
-
-    def __init__(self, multi_image: MultiImageResource) -> None:
-        self.multi_image = multi_image
-
-
-class AccountResource:
-    """What the service tells about an account."""
-
-    def __init__(self, engine: Engine, rules: Rules) -> None:
-        self._engine = engine
-        self._rules = rules
-
-    async def packs(self) -> tuple[Pack, ...]:
-        """Return the resource packs of the last year, of all accounts; free, and asked at most once a second."""
-        self._engine.enter()
-        patience = self._engine.patience(self._rules.retries, self._rules.timeouts)
-        found: list[Pack] = []
-        for link in self._engine.links:
-            found += await link.packs(self._rules.timeouts, patience)
-        return tuple(found)
 
 
 def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"]) -> PictureRules:

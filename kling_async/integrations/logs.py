@@ -64,6 +64,7 @@ _LINES: dict[type, _Line] = {
         logging.DEBUG,
         lambda e: f"asked about {e.waiting} tasks in {e.requests} requests, {e.ended} ended",
     ),
+    events.StatusChanged: (logging.DEBUG, lambda e: f"task {e.task_id} is {e.status}"),
     events.Finished: (logging.INFO, _finished),
     events.Detached: (
         logging.WARNING,

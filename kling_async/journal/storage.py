@@ -159,6 +159,15 @@ class Storage:
         except (sqlite3.Error, OSError) as error:
             raise trouble(path, error) from error
 
+    def again(self) -> Storage:
+        """Open the same file once more, which need not be examined again."""
+        try:
+            db = _connect(self.path)
+            db.execute("PRAGMA cache_size = -16000")
+            return Storage(self.path, db)
+        except sqlite3.Error as error:
+            raise trouble(self.path, error) from error
+
     def write(self, records: Iterable[JobRecord]) -> None:
         """Write *records* in one durable transaction; raises `JournalError`, and then nothing was written."""
         try:

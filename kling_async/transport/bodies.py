@@ -8,13 +8,14 @@ connection, and the service has a request shorter than announced, which it canno
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
 from kling_async._crash import crash_point
-from kling_async.errors import KlingError
+from kling_async.errors import KlingError, TransportError
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.pictures import Picture
 from kling_async.protocol.sources import megabytes
@@ -47,6 +48,7 @@ class BodyPayload(Payload):
         turns: Turns | None = None,
         *,
         stall_after: float | None = None,
+        not_after: float | None = None,
     ) -> None:
         super().__init__(body, content_type="application/json")
         self._size = body.length
@@ -54,6 +56,7 @@ class BodyPayload(Payload):
         self._larder = larder or Larder(budget=0)
         self._turns = turns or Turns()
         self._stall_after = stall_after
+        self._not_after = not_after
         self.began = False
         self.taken = 0
         self.stalled = False
@@ -105,18 +108,23 @@ class BodyPayload(Payload):
     async def _write_part(self, writer: AbstractStreamWriter, part: bytes | Picture, step: Step) -> None:
         if isinstance(part, bytes):
             for start in range(0, len(part), PIECE):
-                self.began = True
+                self._begin()
                 text = part[start : start + PIECE]
                 await writer.write(text)
                 self.taken += len(text)
             return
         async with aclosing(self._larder.pieces(part, step)) as stream:
             async for piece in stream:
-                self.began = True
+                self._begin()
                 await writer.write(piece)
                 self.taken += len(piece)
                 step.heard(_left(writer))
                 await self._turns.take(len(piece))
+
+    def _begin(self) -> None:
+        if self._not_after is not None and time.monotonic() > self._not_after:
+            raise TransportError("the time in which this create could be sent is over", sent=False)
+        self.began = True
 
 
 class _Watch:

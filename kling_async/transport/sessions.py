@@ -75,14 +75,19 @@ class Session:
         """Whether a session of our own is open."""
         return self._own is not None
 
-    async def send(self, request: Request, token: Sealed, timeouts: Timeouts) -> Reply:
+    async def send(
+        self, request: Request, token: Sealed, timeouts: Timeouts, *, not_after: float | None = None
+    ) -> Reply:
         """
         Send *request* once and return the reply, whatever it says.
+
+        After the moment *not_after* (monotonic seconds) no byte of its body leaves any more, so that it never arrives
+        whole from a process that was stopped meanwhile.
 
         Raises `TransportError` (with *sent*), `RequestTimeout`, `MalformedReply` for one over the cap, `ConfigError`
         for certificates, proxies and addresses that cannot work, and `InvalidJob` if a picture changed meanwhile.
         """
-        payload = self._payload(request.body, timeouts) if request.body else None
+        payload = self._payload(request.body, timeouts, not_after) if request.body else None
         limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
         self.requests += 1
         try:
@@ -97,10 +102,10 @@ class Session:
         # Not raised above, where what aiohttp raised would be its context: some of that holds the request's headers.
         raise trouble from cause
 
-    def _payload(self, body: Body, timeouts: Timeouts) -> BodyPayload:
+    def _payload(self, body: Body, timeouts: Timeouts, not_after: float | None) -> BodyPayload:
         # A small body is in the kernel at once; only for a large one slow and stuck can be told apart.
         stall_after = timeouts.request if body.length > _LARGE_BODY else None
-        return BodyPayload(body, self._larder, self._turns, stall_after=stall_after)
+        return BodyPayload(body, self._larder, self._turns, stall_after=stall_after, not_after=not_after)
 
     async def _exchange(
         self, request: Request, payload: BodyPayload | None, token: Sealed, timeout: aiohttp.ClientTimeout
