@@ -121,9 +121,10 @@ async def test_a_name_is_one_job(tmp_path: Path) -> None:
         first, second = [await jobs.accept(job(external_task_id="order-7")) for _ in range(2)]
         await ended(jobs, "order-7")
         third = await jobs.accept(job(external_task_id="order-7"))
+        left = await anyio.to_thread.run_sync(lambda: list((tmp_path / "open").iterdir()))
 
     assert (first.job_id, second.job_id) == ("order-7", "order-7")
-    assert third.status == "succeeded"
+    assert (third.status, left) == ("succeeded", [])
     assert len(emulator.tasks) == 1
 
 
