@@ -17,7 +17,13 @@ HERE = Path(__file__).parent
 # Thrice the usual two cores: many tests wait for real sockets.
 PYTEST = ("pytest", "--numprocesses=6", "--dist=worksteal")
 # What waits for real time limits or computes for long, and need not do so on every Python.
-PROVING = ("tests/faults", "tests/durability", "tests/simulation")
+PROVING = (
+    "tests/faults",
+    "tests/durability",
+    "tests/simulation",
+    "tests/slots",
+    "tests/scale/test_cluster.py",
+)
 # What the lowest versions of the requirements can break.
 TOUCHING = (
     *("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/integrations", "tests/protocol"),
@@ -62,21 +68,29 @@ LOWEST = PYTHONS[0] if PYTHONS else None
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Test the installed package."""
-    session.install(".[cli,images,otel,prometheus]", *group("test"))
+    session.install(".[cli,cloud,heic,images,otel,prometheus]", *group("test"))
     session.run(*PYTEST, *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
 def proofs(session: nox.Session) -> None:
     """Prove the promises: broken networks, crashes at every step of a run, scheduling in virtual time."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,cloud,dask,heic,images]", *group("test", "stores"))
     session.run(*PYTEST, *PROVING, *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def redis(session: nox.Session) -> None:
+    """Test shared slots on this machine's redis-server instead of the Valkey that the tests bring along."""
+    session.install(".[redis]", *group("test"))
+    named = INSTALLED | {"KLING_TEST_REDIS_SERVER": "redis-server"}
+    session.run(*PYTEST, "tests/slots", "-k", "redis or alike or store", *session.posargs, env=named)
 
 
 @nox.session(python=LOWEST)
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    session.install(".[cli,images,otel,prometheus]", *group("lint"))
+    session.install(".[cli,cloud,dask,heic,images,otel,prometheus]", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *session.posargs)
@@ -178,16 +192,25 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=LOWEST, default=False)
 def kills(session: nox.Session) -> None:
     """Kill 200 runs at random moments, cut the power at every step of one, continue one of a million rows."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,cloud,heic,images]", *group("test"))
     many = INSTALLED | {"KLING_TEST_KILLS": "200", "KLING_TEST_CUTS": "all", "KLING_TEST_ROWS": "1000000"}
     files = ("test_random_kills.py", "test_power_cuts.py", "test_many_rows.py")
     session.run(*PYTEST, *(f"tests/durability/{name}" for name in files), *session.posargs, env=many)
 
 
 @nox.session(python=LOWEST, default=False)
+def scale(session: nox.Session) -> None:
+    """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; some minutes."""
+    session.install(".[cli,images,dask]", *group("test"))
+    many = INSTALLED | {"KLING_TEST_SCALE": "1000", "KLING_TEST_RULES": "500"}
+    places = ("tests/scale", "tests/slots/test_same_rules.py")
+    session.run("pytest", "--numprocesses=2", "--dist=worksteal", *places, *session.posargs, env=many)
+
+
+@nox.session(python=LOWEST, default=False)
 def model(session: nox.Session) -> None:
     """Try 10,000 sequences of crashes, faults and lost journals against the model of the promise."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,cloud,heic,images]", *group("test"))
     many = INSTALLED | {"KLING_TEST_MODEL": "10000"}
     session.run(*PYTEST, "tests/durability/test_model.py", *session.posargs, env=many)
 
@@ -204,5 +227,5 @@ def cancellations(session: nox.Session) -> None:
 @nox.session(python=LOWEST, default=False)
 def mutations(session: nox.Session) -> None:
     """Switch each protection off in a copy of the package, and demand that the tests notice."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,cloud,heic,images]", *group("test"))
     session.run("python", "tests/durability/mutations.py", *session.posargs)

@@ -24,6 +24,7 @@ __all__ = [
     "BadRequest",
     "BatchStopped",
     "BudgetSpent",
+    "ClusterLost",
     "ConfigError",
     "ContentRefusal",
     "DownloadError",
@@ -33,6 +34,7 @@ __all__ = [
     "InvalidJob",
     "JournalError",
     "KlingError",
+    "LeaseLost",
     "LinkExpired",
     "MalformedReply",
     "MissingExtra",
@@ -44,6 +46,7 @@ __all__ = [
     "RateLimited",
     "RequestTimeout",
     "ServerError",
+    "SlotStoreError",
     "SubmissionUnknown",
     "TaskFailed",
     "TaskNotFound",
@@ -104,6 +107,27 @@ class MissingExtra(ConfigError):
 @error
 class JournalError(ConfigError):
     """The journal of a run cannot be used: held by another process, damaged, or its disk is full."""
+
+
+@error
+class SlotStoreError(KlingError):
+    """The store that shares an account's slots does not answer, so nothing is sent; tasks that run are still waited for."""
+
+
+@error
+class ClusterLost(KlingError):
+    """The cluster that a batch runs on is gone; what was written down stays, and the same call continues."""
+
+
+@error
+class LeaseLost(KlingError):
+    """
+    Another process has taken over this job, so it is not sent from here.
+
+    Its task is that process's business; *external_task_id* finds it.
+    """
+
+    external_task_id: str = ""
 
 
 @error
@@ -326,7 +350,13 @@ class DownloadError(KlingError):
 
 @error
 class LinkExpired(DownloadError):
-    """The result's link no longer works and asking the task again brought no fresh one (results are kept for 30 days)."""
+    """
+    The result's link no longer works and asking the task again brought no fresh one (results are kept for 30 days).
+
+    *gone* tells that the service no longer has the picture, so that only a new task, at its full price, brings another.
+    """
+
+    gone: bool = False
 
 
 @error

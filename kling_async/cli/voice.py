@@ -23,6 +23,7 @@ from kling_async.errors import (
     AuthError,
     BatchStopped,
     BudgetSpent,
+    ClusterLost,
     ConfigError,
     InArrears,
     InvalidJob,
@@ -33,6 +34,7 @@ from kling_async.errors import (
     OutOfUnits,
     RateLimited,
     ServerError,
+    SlotStoreError,
     SubmissionUnknown,
     TransportError,
 )
@@ -74,6 +76,8 @@ EXIT_CODES: tuple[tuple[type[KlingError], int], ...] = (
     (TransportError, UNAVAILABLE),
     (MalformedReply, UNAVAILABLE),
     (SubmissionUnknown, UNAVAILABLE),
+    (SlotStoreError, UNAVAILABLE),
+    (ClusterLost, UNAVAILABLE),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from attrs import define, field, frozen
 
@@ -17,7 +18,7 @@ from kling_async.client.background import Background
 from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
-from kling_async.client.link import Link
+from kling_async.client.link import Guard, Link
 from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
@@ -26,7 +27,8 @@ from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Dropped, Recovered, Refused, Retried, Submitted, Waiting
-from kling_async.protocol.flows import Doubt, Patience, Step, Submission, Wait, submit
+from kling_async.protocol.fitting import Fitted, PictureRules
+from kling_async.protocol.flows import Doubt, Look, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
 
@@ -40,6 +42,7 @@ class Rules:
 
     *persistent* calls (those of a batch) wait out an outage of the service, others raise it once *retries* are used
     up. After *stall_after* seconds in which no create was accepted, a full account and an outage are errors too.
+    *pictures* says how pictures are taken in.
     """
 
     timeouts: Timeouts = field(factory=Timeouts)
@@ -48,6 +51,7 @@ class Rules:
     stall_after: float = 600.0
     priority: int = 0
     party: Party | None = None
+    pictures: PictureRules = field(factory=PictureRules)
 
 
 @frozen(kw_only=True)
@@ -56,8 +60,9 @@ class Order:
     One job ready to be sent: its *body* is complete and carries *external_task_id*.
 
     *adopt* says that a task which has that id already is this job's, as in `flows.submit()`. *ledger* is the job's page
-    in a journal, *units* what it is to say the task costs. *veto* is asked when there are slots, and before anything is
-    sent: what it returns is raised instead.
+    in a journal, *units* what it is to say the task costs. With *look* the service is asked for the external id first,
+    because an earlier execution of the job may have made the task. *veto* is asked when there are slots, and before
+    anything is sent: what it returns is raised instead. *fitted* is what was changed of its pictures.
     """
 
     path: str
@@ -69,7 +74,9 @@ class Order:
     adopt: bool = True
     units: int = 0
     ledger: Ledger | None = None
+    look: bool = False
     veto: Callable[[], KlingError | None] | None = None
+    fitted: tuple[Fitted, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -109,7 +116,8 @@ class Creation:
 
         Raises what `flows.submit()` raises, and `TurnstileClosed` if the account takes no more jobs.
         """
-        self._ticket = Pass(self._order.slots, self._rules.priority, self._rules.party)
+        order, rules = self._order, self._rules
+        self._ticket = Pass(order.slots, rules.priority, rules.party, job=order.external_task_id)
         self._began = self._tools.clock.now()
         if self._link.stopped is not None:
             raise TurnstileClosed(self._link.stopped)
@@ -188,9 +196,10 @@ class Creation:
             order.external_task_id,
             self._patience,
             adopt=order.adopt,
+            look=self._look(),
         )
         try:
-            submission = await self._link.drive(flow, self._rules.timeouts, self._watch)
+            submission = await self._link.drive(flow, self._rules.timeouts, self._watch, self._guard())
         except SubmissionUnknown as error:
             # The task may be there and hold its slots, so they are held too until it is found or known to be absent.
             self._track(order.external_task_id)
@@ -208,6 +217,18 @@ class Creation:
             order.ledger.made(submission.task_id, self._link.name, order.units)
         self._emit_made(submission)
         return self._track(submission.task_id)
+
+    def _look(self) -> Look:
+        """Say whether the task must be looked for before the first create."""
+        share = self._ticket.share
+        if share is not None and share.inherited:
+            return Look.SETTLE
+        return Look.ONCE if self._order.look else Look.NO
+
+    def _guard(self) -> Guard | None:
+        """Return what lets a create through only while no other process may send the same job."""
+        sharing, share = self._turnstile.sharing, self._ticket.share
+        return None if sharing is None or share is None else partial(sharing.send, share)
 
     def _cut_off(self) -> SubmissionUnknown:
         name = self._order.external_task_id

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from attrs import define, evolve, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.logs import about
+from kling_async.client.sharing import Sharing
 from kling_async.client.turnstile import Turnstile
 from kling_async.errors import KlingError
 from kling_async.protocol.auth import Sealed, Signer
@@ -28,9 +30,12 @@ from kling_async.protocol.requests import Request, costs_request
 from kling_async.protocol.slots import Lane, Limit
 from kling_async.transport.sessions import Session
 
-__all__ = ["Link"]
+__all__ = ["Guard", "Link"]
 
 T = TypeVar("T")
+
+# Calls what sends a create, when it may be sent: it is given the seconds that may take, and gives the latest moment.
+Guard: TypeAlias = Callable[[float, Callable[[float], Awaitable[Reply]]], Awaitable[Reply]]
 
 # Packs last 30 or 90 days; what was bought in the last year is asked for.
 _PACKS_SINCE = 365 * 86_400
@@ -52,6 +57,8 @@ class Link:
     slots: int | None
     _clock: Clock = field(repr=False)
     _emitter: Emitter = field(repr=False)
+    # Makes the shared side of a lane, given its model and limit; None if no other process uses the account.
+    share: Callable[[str, Limit], Sharing] | None = field(default=None, repr=False, kw_only=True)
     lanes: dict[str, Turnstile] = field(factory=dict, init=False, repr=False)
     stopped: KlingError | None = field(default=None, init=False)
     # Told when a lane has slots that nobody waits for there.
@@ -61,9 +68,13 @@ class Link:
     _learning: asyncio.Lock | None = field(default=None, init=False, repr=False)
 
     async def drive(
-        self, flow: Flow[T], timeouts: Timeouts, watch: Callable[[Step], None] | None = None
+        self,
+        flow: Flow[T],
+        timeouts: Timeouts,
+        watch: Callable[[Step], None] | None = None,
+        guard: Guard | None = None,
     ) -> T:
-        """Carry *flow* to its end; *watch* is told of every `Wait` and `Doubt`."""
+        """Carry *flow* to its end; *watch* is told of every `Wait` and `Doubt`, *guard* lets creates through."""
         token = Sealed("")
         answer: Any = None
         try:
@@ -72,7 +83,7 @@ class Link:
                 try:
                     if isinstance(step, Send):
                         token = self._token()
-                        answer = await self._exchange(step.request, token, timeouts)
+                        answer = await self._send(step.request, token, timeouts, guard)
                     else:
                         answer = await self._take_step(step, token, watch)
                 except KlingError as error:
@@ -88,14 +99,22 @@ class Link:
     def _token(self) -> Sealed:
         return Sealed(self.signer.token(self._clock.now(), self._clock.wall()))
 
-    async def _exchange(self, request: Request, token: Sealed, timeouts: Timeouts) -> Reply:
+    async def _send(self, request: Request, token: Sealed, timeouts: Timeouts, guard: Guard | None) -> Reply:
+        if guard is None or request.body is None:
+            return await self._exchange(request, token, timeouts)
+        limit = timeouts.for_body(request.body.length)
+        return await guard(limit, partial(self._exchange, request, token, timeouts))
+
+    async def _exchange(
+        self, request: Request, token: Sealed, timeouts: Timeouts, not_after: float | None = None
+    ) -> Reply:
         if not self._emitter.active:
-            return await self.session.send(request, token, timeouts)
+            return await self.session.send(request, token, timeouts, not_after=not_after)
         begin = self._clock.now()
         reply: Reply | None = None
         trouble: KlingError | None = None
         try:
-            reply = await self.session.send(request, token, timeouts)
+            reply = await self.session.send(request, token, timeouts, not_after=not_after)
         except KlingError as error:
             trouble = error
             raise
@@ -154,10 +173,17 @@ class Link:
         if turnstile is None:
             limit = self._limit or await self._find_limit(timeouts)
             # Another caller may have opened it while this one asked.
-            turnstile = self.lanes.get(model) or Turnstile(
-                self.name, model, Lane(limit), self._clock, self._emitter, on_spare=self.on_spare
-            )
+            turnstile = self.lanes.get(model) or self._turnstile(model, limit)
             self.lanes[model] = turnstile
+        return turnstile
+
+    def _turnstile(self, model: str, limit: Limit) -> Turnstile:
+        turnstile = Turnstile(
+            self.name, model, Lane(limit), self._clock, self._emitter, on_spare=self.on_spare
+        )
+        if self.share is not None:
+            turnstile.sharing = self.share(model, limit)
+            turnstile.sharing.on_limit = turnstile.set_limit
         return turnstile
 
     async def _find_limit(self, timeouts: Timeouts) -> Limit:
@@ -216,5 +242,8 @@ class Link:
             turnstile.close(error)
 
     async def aclose(self) -> None:
-        """Close the session."""
+        """Close the session, having told other processes which slots are free."""
+        for turnstile in self.lanes.values():
+            if turnstile.sharing is not None:
+                await turnstile.sharing.aclose()
         await self.session.aclose()

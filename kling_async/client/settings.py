@@ -12,8 +12,9 @@ from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Credentials, credentials_from, credentials_from_env
 from kling_async.protocol.callbacks import Verifier
 from kling_async.protocol.endpoints import base_url
+from kling_async.slots.store import SlotStore
 
-__all__ = ["Account", "Settings", "gather", "proxy_of", "verifier_of"]
+__all__ = ["Account", "Settings", "gather", "proxy_of", "shared", "verifier_of"]
 
 
 @frozen
@@ -95,6 +96,15 @@ def _slots(value: object) -> int | None:
     if isinstance(text, bool) or not isinstance(text, int) or not 1 <= text <= 1_000_000:
         raise ConfigError(f'slots: expected "auto" or a whole number above 0, found {value!r}')
     return text
+
+
+def shared(value: object) -> SlotStore:
+    """Return *value* if it is a store of slots; raises `ConfigError` if not."""
+    if not isinstance(value, SlotStore):
+        raise ConfigError(
+            f'slots: expected "auto", a whole number above 0 or a store of kling_async.slots, found {value!r}'
+        )
+    return value
 
 
 def verifier_of(secret: str | None, env: Mapping[str, str] | None = None) -> Verifier | None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from attrs import define, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
+from kling_async.client.sharing import Share, Sharing
 from kling_async.errors import ApiError, KlingError
 from kling_async.protocol.events import LaneChanged, LaneMoved, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
@@ -61,11 +63,13 @@ class Party:
 
 @define(eq=False)
 class Pass:
-    """What one caller holds of a lane: the right to *slots* slots, once granted."""
+    """What one caller holds of a lane: the right to *slots* slots, once granted, for the job with the external id *job*."""
 
     slots: int
     priority: int = 0
     party: Party | None = None
+    job: str = ""
+    share: Share | None = field(default=None, init=False, repr=False)
     granted: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     # The caller was cancelled while its create was under way.
     abandoned: bool = field(default=False, init=False)
@@ -91,6 +95,8 @@ class Turnstile:
     troubled_since: float | None = field(default=None, init=False)
     _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
     _closed: KlingError | None = field(default=None, init=False, repr=False)
+    # Other processes use the account too: what the lane grants waits for their store's lease.
+    sharing: Sharing | None = field(default=None, repr=False)
     _told: LaneMoved | None = field(default=None, init=False, repr=False)
     # Told when there are slots that nobody here waits for.
     on_spare: Callable[[Turnstile, int], None] | None = field(default=None, repr=False)
@@ -129,21 +135,28 @@ class Turnstile:
             waiting.exception()  # seen, though by nobody who still waits
         if not self.lane.withdraw(ticket, now):
             self.lane.release(ticket, now)
+        self._end_share(ticket)
         self._turn_soon()
 
     def adopt(self, ticket: Pass) -> None:
         """Count a task that exists already as holding its slots."""
+        if self.sharing is not None:
+            ticket.share = self.sharing.adopt(ticket.job, ticket.slots)
         self.lane.adopt(ticket, ticket.slots, self._clock.now(), priority=ticket.priority, party=ticket.party)
 
     def accepted(self, ticket: Pass) -> None:
         """Note that the create was accepted; its task holds the slots until `release()`."""
         self.troubled_since = None
         self.lane.accepted(ticket, self._clock.now())
+        if self.sharing is not None and ticket.share is not None:
+            self.sharing.accepted(ticket.share)
         self._turn_soon()
 
     def refused(self, ticket: Pass, error: ApiError) -> None:
         """Note that there was no free slot: *ticket* waits again, at its old place."""
         self.lane.refused(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=error.retry_after)
+        if self.sharing is not None and ticket.share is not None:
+            self.sharing.refused(ticket.share, error.retry_after)
         self._expect_after_trouble(ticket)
 
     def throttled(self, ticket: Pass, error: ApiError) -> None:
@@ -160,6 +173,7 @@ class Turnstile:
     def release(self, ticket: Pass) -> None:
         """Give back the slots of *ticket*: its task ended, or its create is known not to have happened."""
         self.lane.release(ticket, self._clock.now())
+        self._end_share(ticket)
         self._turn_soon()
 
     def set_limit(self, limit: Limit) -> None:
@@ -199,8 +213,23 @@ class Turnstile:
     def _send_away(self, tickets: Sequence[Pass], error: Exception) -> None:
         now = self._clock.now()
         for ticket in tickets:
-            self.lane.withdraw(ticket, now)
+            if not self.lane.withdraw(ticket, now):
+                self.lane.release(ticket, now)
+            self._end_share(ticket)
             self._fail(ticket, error)
+
+    def _end_share(self, ticket: Pass) -> None:
+        if self.sharing is not None and ticket.share is not None:
+            self.sharing.end(ticket.share)
+
+    def _let_through(self, ticket: Pass, error: KlingError | None = None) -> None:
+        if error is None:
+            self._waiting.pop(ticket, None)
+            if ticket.granted is not None and not ticket.granted.done():
+                ticket.granted.set_result(None)
+        else:
+            self._send_away((ticket,), error)
+            self._turn_soon()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -208,6 +237,7 @@ class Turnstile:
             self._timer = None
 
     def _expect_after_trouble(self, ticket: Pass) -> None:
+        self._end_share(ticket)
         if self.troubled_since is None:
             self.troubled_since = self._clock.now()
         self._expect(ticket)
@@ -238,13 +268,16 @@ class Turnstile:
         granted, again = self.lane.grant(now)
         for ticket in granted:
             assert isinstance(ticket, Pass)
-            self._waiting.pop(ticket, None)
             if ticket.granted is None or ticket.granted.done():
                 # Its caller was cancelled in this very pass of the loop.
+                self._waiting.pop(ticket, None)
                 self.lane.release(ticket, now)
                 self._turn_soon()
+            elif self.sharing is None:
+                self._let_through(ticket)
             else:
-                ticket.granted.set_result(None)
+                told = partial(self._let_through, ticket)
+                ticket.share = self.sharing.ask(ticket.job, ticket.slots, told)
         self._stop_timer()
         if self.on_spare is not None and (spare := self.lane.spare(now)):
             self.on_spare(self, spare)

@@ -293,5 +293,5 @@ def _report(outcome: Succeeded | Failed, folder: Path) -> dict[str, Any]:
     if isinstance(outcome, Failed):
         task_id = outcome.task.task_id if outcome.task else ""
         return {"status": "failed", "task_id": task_id, "error": describe_error(outcome.error)}
-    files = [file.relative_to(folder).as_posix() for file in outcome.files]
+    files = [Path(file).relative_to(folder).as_posix() for file in outcome.files]
     return {"status": "succeeded", "task_id": outcome.task.task_id, "files": files}

@@ -7,6 +7,7 @@ appear in no repr. Time comes from outside: *now* is monotonic seconds, *wall* i
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -23,6 +24,7 @@ __all__ = [
     "Signer",
     "credentials_from",
     "credentials_from_env",
+    "fingerprint",
 ]
 
 # The vendor's sample: valid for 30 minutes from five seconds ago. No longest life is documented.
@@ -75,6 +77,12 @@ class KeyPair:
 
 
 Credentials: TypeAlias = ApiKey | KeyPair
+
+
+def fingerprint(credentials: Credentials) -> str:
+    """Return a name for whoever uses *credentials*, the same in every process, from which they cannot be learned."""
+    public = credentials.key if isinstance(credentials, ApiKey) else credentials.access_key
+    return hashlib.sha256(f"kling-async account\n{public}".encode()).hexdigest()[:16]
 
 
 def credentials_from(

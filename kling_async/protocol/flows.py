@@ -13,10 +13,11 @@ external id over the whole settle window.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from enum import Enum, auto
 from itertools import count
 from typing import Any, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from kling_async import errors
 from kling_async.errors import KlingError, SubmissionUnknown
@@ -30,6 +31,7 @@ from kling_async.protocol.verdict import Verdict, judge
 __all__ = [
     "Doubt",
     "Flow",
+    "Look",
     "Patience",
     "Renew",
     "Send",
@@ -103,6 +105,16 @@ class Patience:
     quota: RetryQuota = field(factory=RetryQuota)
 
 
+class Look(Enum):
+    """Whether the service is asked for the task before the first create."""
+
+    NO = auto()
+    ONCE = auto()
+    """The job may have been executed before, some time ago."""
+    SETTLE = auto()
+    """Somebody may have sent the create a moment ago, so not found is not found yet."""
+
+
 @frozen
 class Submission:
     """A task that exists; *found* says that it was looked up after its create brought no usable answer."""
@@ -153,17 +165,28 @@ def ask(request: Request, patience: Patience) -> Flow[Envelope]:
 
 
 def submit(
-    create: Request, find_it: Request, external_task_id: str, patience: Patience, *, adopt: bool = True
+    create: Request,
+    find_it: Request,
+    external_task_id: str,
+    patience: Patience,
+    *,
+    adopt: bool = True,
+    look: Look = Look.NO,
 ) -> Flow[Submission]:
     """
     Make one task, and never two.
 
     *find_it* asks for *external_task_id*, which the create carries. *adopt* says that a task which has the id already
     is this one, because the id was made from the job's content; otherwise such a task, unless it may come from a
-    create sent here, is `DuplicateExternalId`. Raises `NoFreeSlot` and `RateLimited` at once,
+    create sent here, is `DuplicateExternalId`. *look* asks for the task before anything is sent. Raises `NoFreeSlot` and `RateLimited` at once,
     because only the lane knows when to try again. See the module for what the other errors promise.
     """
     ours = adopt
+    if look is not Look.NO:
+        once = evolve(patience, looks=1, settle=0.0)
+        earlier = yield from find(find_it, external_task_id, once if look is Look.ONCE else patience)
+        if earlier is not None:
+            return Submission(earlier.task_id, earlier.request_id, found=True)
     for attempt in count(1):
         try:
             envelope = yield from exchange(create)

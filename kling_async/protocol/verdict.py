@@ -36,6 +36,8 @@ class Verdict(Enum):
 _TABLE: tuple[tuple[type[errors.KlingError], Verdict], ...] = (
     # A picture changed while it was sent: the request never arrived whole.
     (errors.InvalidJob, Verdict.REJECTED),
+    (errors.LeaseLost, Verdict.REJECTED),
+    (errors.SlotStoreError, Verdict.NOT_SENT),
     (errors.ConfigError, Verdict.ACCOUNT_STOP),
     (errors.AuthError, Verdict.ACCOUNT_STOP),
     (errors.AccountError, Verdict.ACCOUNT_STOP),

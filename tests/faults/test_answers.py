@@ -126,7 +126,7 @@ async def test_h04_h16_h17_answers_without_a_task_are_looked_up(
     server = server_in_two_modes
     server.break_with(go.edit(changes))
 
-    async with client_of(server) as kling:
+    async with client_of(server, min_poll_interval=3600) as kling:
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == server.books.charges[0].task_id
@@ -155,7 +155,7 @@ async def test_h04_h16_h17_odd_answers_are_understood(server: FaultServer, fault
     """Numbers as text, nulls, absurd dates, unknown fields and other framings are still the answer."""
     server.break_with(fault)
 
-    async with client_of(server) as kling:
+    async with client_of(server, min_poll_interval=3600) as kling:
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == server.books.charges[0].task_id
@@ -166,7 +166,7 @@ async def test_h04_a_task_id_that_is_a_number_becomes_text(server: FaultServer) 
     """Task ids are text for us, whatever the service's gateway makes of them."""
     server.break_with(go.edit({"data.task_id": 866361099762000001}))
 
-    async with client_of(server) as kling:
+    async with client_of(server, min_poll_interval=3600) as kling:
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == "866361099762000001"
@@ -263,7 +263,7 @@ async def test_h10_an_account_that_cannot_pay_is_left_alone(server: FaultServer,
         for number in range(1, 4):
             with pytest.raises(errors.AccountError):
                 _ = await kling.images.multi_image.create(job(f"job-{number}"))
-        task = await handle.wait(timeout=5)
+        task = await handle.wait(timeout=30)
 
     assert task.images
     assert_paid_once(server.books, ["job-0"])
@@ -351,7 +351,7 @@ async def test_an_external_id_of_the_callers_that_exists_is_told(server: FaultSe
         first = await kling.images.multi_image.create(job("job-1"))
         with pytest.raises(errors.DuplicateExternalId):
             _ = await kling.images.multi_image.create(job("job-1"))
-        task = await kling.images.multi_image.handle("job-1").wait(timeout=5)
+        task = await kling.images.multi_image.handle("job-1").wait(timeout=30)
 
     assert task.task_id == first.task_id
     assert_paid_once(server.books, ["job-1"])
@@ -375,6 +375,6 @@ async def test_one_refused_read_does_not_lose_the_tasks(server: FaultServer, sta
     server.break_with(go.html(status, "get"), go.html(status, "list"))
 
     async with client_of(server) as kling:
-        task = await kling.images.multi_image.run(job("job-1"), wait_timeout=5)
+        task = await kling.images.multi_image.run(job("job-1"), wait_timeout=30)
 
     assert task.images

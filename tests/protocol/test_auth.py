@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async.errors import ConfigError
-from kling_async.protocol.auth import ApiKey, KeyPair, Signer, credentials_from, credentials_from_env
+from kling_async.protocol.auth import (
+    ApiKey,
+    KeyPair,
+    Sealed,
+    Signer,
+    credentials_from,
+    credentials_from_env,
+    fingerprint,
+)
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PAIR = KeyPair("AKxxxxxxxxxxxxxxxxxx42", SECRET)
@@ -224,3 +232,23 @@ def test_which_tokens_may_be_refused_for_their_age() -> None:
     assert not signer.is_stale(token, 105.0)
     assert signer.is_stale(token, 105.1)
     assert signer.is_stale("an older one", 100.0)
+
+
+def test_what_is_sealed_shows_nothing() -> None:
+    """Neither as text nor as repr does a sealed secret show, and it is no string that could be cut into pieces."""
+    sealed = Sealed("a-key-that-nobody-may-see")
+
+    assert "nobody" not in f"{sealed} {sealed!r}"
+    assert not isinstance(sealed, str)
+    assert sealed.text == "a-key-that-nobody-may-see"
+
+
+def test_an_account_has_one_name_in_all_processes_and_it_shows_no_key() -> None:
+    """Whoever uses the same key shares an account's slots; the name under which they do gives nothing away."""
+    key, other = ApiKey("key-of-the-shop"), ApiKey("key-of-the-bakery")
+    pair, same = KeyPair("access", "secret"), KeyPair("access", "renewed secret")
+
+    assert fingerprint(key) == fingerprint(ApiKey("key-of-the-shop")) != fingerprint(other)
+    assert fingerprint(pair) == fingerprint(same)
+    assert "shop" not in fingerprint(key)
+    assert len(fingerprint(key)) == 16

@@ -21,6 +21,7 @@ from kling_async.protocol.codec import Reply
 from kling_async.protocol.flows import (
     Doubt,
     Flow,
+    Look,
     Patience,
     Renew,
     Send,
@@ -107,6 +108,34 @@ def shape(steps: list[Step]) -> list[object]:
             case Doubt():
                 shown.append("doubt")
     return shown
+
+
+# Of looking before sending.
+
+
+def test_a_task_that_exists_already_is_adopted_before_anything_is_sent() -> None:
+    """A job that may have been executed before is asked for first, and found."""
+    steps, made = play(submit(CREATE, FIND, "ka-1", patience(), look=Look.ONCE), task())
+
+    assert shape(steps) == ["find"]
+    assert made == Submission("77", "", found=True)
+
+
+def test_a_job_executed_long_ago_is_asked_for_once() -> None:
+    """One look suffices where no create can be under way."""
+    steps, _ = play(submit(CREATE, FIND, "ka-1", patience(), look=Look.ONCE), MISSING, task())
+
+    assert shape(steps) == ["find", "create"]
+
+
+def test_a_job_that_somebody_may_just_have_sent_is_asked_for_over_the_settle_window() -> None:
+    """Not found is not found yet when another process may have sent the create a moment ago."""
+    flow = submit(CREATE, FIND, "ka-1", patience(settle=4.0), look=Look.SETTLE)
+
+    steps, made = play(flow, MISSING, MISSING, task())
+
+    assert shape(steps) == ["find", 2.0, "find", 2.0, "find"]
+    assert made == Submission("77", "", found=True)
 
 
 # Of exchange.

@@ -48,6 +48,8 @@ def test_a_duplicate_is_looked_up() -> None:
         (errors.MalformedReply("200 without task_id", 200), Verdict.AMBIGUOUS),
         (errors.MalformedReply("redirect", 302), Verdict.AMBIGUOUS),
         (errors.InvalidJob("the file changed"), Verdict.REJECTED),
+        (errors.LeaseLost("another process has it"), Verdict.REJECTED),
+        (errors.SlotStoreError("the store is away"), Verdict.NOT_SENT),
         (errors.ConfigError("bad certificate"), Verdict.ACCOUNT_STOP),
         (errors.KlingError("anything else"), Verdict.AMBIGUOUS),
     ],
