@@ -35,6 +35,8 @@ from kling_async.integrations.promises import Promises
 from kling_async.protocol.endpoints import seconds
 from kling_async.protocol.events import Dropped, Event, Finished
 from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.pictures import Picture
+from kling_async.protocol.sources import ImageSource
 
 __all__ = ["JobReport", "Jobs"]
 
@@ -167,13 +169,25 @@ class Jobs:
         again is no new job. Raises `InvalidJob`, and `JournalError` if the disk does not take it; then nothing is promised.
         """
         job_id = job.external_task_id or f"job-{secrets.token_hex(12)}"
-        if await self._promises.keep(job_id, job):
+        pictures = {name: await self._take(name, source, job_id) for name, source in job.pictures()}
+        if await anyio.to_thread.run_sync(self._promises.keep, job_id, job, pictures):
             self.board.post(JobReport(job_id=job_id).state())
             self._arrived.append(job_id)
             self._news.set()
         found = await self.find(job_id)
         assert found is not None, "what was just kept is there"
         return found
+
+    async def _take(self, name: str, source: ImageSource, job_id: str) -> Picture | ImageSource:
+        """Check a picture, or make it fit, as the client does; what the service fetches itself is left to it."""
+        if source.url is not None or source.presign:
+            return source
+        stock, rules = self._kling._engine.stock, self._kling._rules  # noqa: SLF001  # as `create()` would
+        picture = await stock.look(source, name, rules.pictures)
+        assert isinstance(picture, Picture), "the service fetches nothing of this"
+        if picture.changes:
+            _log.info("job %s: made to fit: %s: %s", job_id, name, ", ".join(picture.changes))
+        return picture
 
     async def find(self, job_id: str) -> JobReport | None:
         """Return where a job stands, also one of earlier processes; None if there is no such job."""

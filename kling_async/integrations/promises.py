@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 from attrs import define, field
 
 from kling_async._disk import make_folder, sync_folder, write_whole
@@ -18,7 +17,7 @@ from kling_async.batch.sinks import RESULTS
 from kling_async.errors import InvalidJob, JournalError
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Picture
-from kling_async.transport.pictures import inspect
+from kling_async.protocol.sources import ImageSource
 
 __all__ = ["Promises"]
 
@@ -44,18 +43,12 @@ class Promises:
         make_folder(self._open)
         make_folder(self._ended)
 
-    async def keep(self, job_id: str, job: MultiImage) -> bool:
+    def keep(self, job_id: str, job: MultiImage, pictures: Mapping[str, Picture | ImageSource]) -> bool:
         """
-        Write *job* and copies of its pictures; False if there is such a job already.
+        Write *job* with copies of its *pictures*; sources, which the service fetches, are kept as they are.
 
-        Raises `InvalidJob` for pictures that break a rule, `JournalError` if the disk does not take it.
+        False if there is such a job already. Raises `JournalError` if the disk does not take it.
         """
-        pictures: dict[str, Picture | str] = {}
-        for name, source in job.pictures():
-            pictures[name] = source.url if source.url is not None else await inspect(source, name)
-        return await anyio.to_thread.run_sync(self._keep, job_id, job, pictures)
-
-    def _keep(self, job_id: str, job: MultiImage, pictures: Mapping[str, Picture | str]) -> bool:
         if self.find(job_id) is not None:
             return False
         # Seen by nobody before it is whole and has its name.
@@ -103,9 +96,7 @@ class Promises:
         folder = self._open / job_id
         try:
             kept = json.loads((folder / _JOB).read_bytes())
-            places = {
-                name: place if "://" in place else folder / place for name, place in kept["pictures"].items()
-            }
+            places = {name: _source(place, folder) for name, place in kept["pictures"].items()}
             scene, style = places.pop("scene_image", None), places.pop("style_image", None)
             subjects = [places[f"subject_images[{number}]"] for number in range(len(places))]
             return MultiImage(
@@ -148,9 +139,13 @@ _GONE = {
 }
 
 
-def _copy(picture: Picture | str, name: str, folder: Path) -> str:
-    if isinstance(picture, str):
-        return picture
+def _source(place: str | dict[str, Any], folder: Path) -> ImageSource:
+    return ImageSource(**place) if isinstance(place, dict) else ImageSource(path=folder / place)
+
+
+def _copy(picture: Picture | ImageSource, name: str, folder: Path) -> str | dict[str, Any]:
+    if isinstance(picture, ImageSource):
+        return {"url": picture.url, "stored": picture.stored, "presign": picture.presign}
     place = f"{name.replace('[', '_').replace(']', '')}.{picture.header.format}"
     with (folder / place).open("wb") as target:
         if picture.source.data is not None:

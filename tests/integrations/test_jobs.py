@@ -15,13 +15,15 @@ from textwrap import dedent
 import anyio
 import anyio.to_thread
 import pytest
-from socket_kit import client, job, leaves_nothing, png, until
+from socket_kit import client, job, leaves_nothing, logged, png, until
 from web_kit import Asgi
 
 from kling_async.emulator import Emulator, Fault
 from kling_async.errors import ConfigError, InvalidJob, JournalError
 from kling_async.integrations.asgi import progress
 from kling_async.integrations.jobs import JobReport, Jobs
+from kling_async.integrations.promises import Promises
+from kling_async.protocol.sources import ImageSource
 from kling_async.testing import RunningEmulator
 
 pytestmark = pytest.mark.anyio
@@ -121,9 +123,10 @@ async def test_a_name_is_one_job(tmp_path: Path) -> None:
         first, second = [await jobs.accept(job(external_task_id="order-7")) for _ in range(2)]
         await ended(jobs, "order-7")
         third = await jobs.accept(job(external_task_id="order-7"))
+        left = await anyio.to_thread.run_sync(lambda: list((tmp_path / "open").iterdir()))
 
     assert (first.job_id, second.job_id) == ("order-7", "order-7")
-    assert third.status == "succeeded"
+    assert (third.status, left) == ("succeeded", [])
     assert len(emulator.tasks) == 1
 
 
@@ -177,6 +180,18 @@ async def test_pictures_are_kept_as_they_were(tmp_path: Path) -> None:
         "model_name",
     }
     assert {name: getattr(kept, name) for name in plain} == {name: getattr(given, name) for name in plain}
+
+
+async def test_pictures_are_made_to_fit_before_they_are_kept(tmp_path: Path) -> None:
+    """With `fit="auto"` a picture that is too small is promised as it will be sent, and it is said what was changed."""
+    async with Emulator(speed="instant", paint="stamp") as emulator, client(emulator, fit="auto") as kling:
+        async with Jobs(kling, tmp_path) as jobs:
+            with logged() as log:
+                accepted = await jobs.accept(job(subject_images=[png(width=200, height=200)]))
+            (report,) = await ended(jobs, accepted.job_id)
+
+    assert report.status == "succeeded"
+    assert any("made to fit" in line for line in log.lines)
 
 
 async def test_trouble_of_the_account_only_delays(tmp_path: Path) -> None:
@@ -312,6 +327,19 @@ async def test_a_report_that_cannot_be_written_comes_later(tmp_path: Path) -> No
 
     assert "cannot be used" in str(trouble)
     assert (report.status, len(report.pictures), len(emulator.tasks)) == ("succeeded", 1, 1)
+
+
+def test_what_is_signed_when_it_is_sent_is_kept_unsigned(tmp_path: Path) -> None:
+    """A picture in a store whose URL is to be signed is promised as it stands, since a signature does not last."""
+    promises = Promises(tmp_path)
+    promises.prepare()
+    source = ImageSource(stored="s3://bucket/robot.png", presign=True)
+
+    promises.keep("a", job(), {"subject_images[0]": source})
+    kept = promises.job("a")
+
+    assert kept is not None
+    assert kept.subject_images == (source,)
 
 
 async def test_a_closed_client_makes_no_jobs(tmp_path: Path) -> None:
