@@ -88,9 +88,15 @@ async def entries(
     names = _Names(origin)
     position = 0
     if isinstance(jobs, AsyncIterable):
-        async for item in jobs:
-            yield _entry(position, item, names)
-            position += 1
+        items = aiter(jobs)
+        try:
+            async for item in items:
+                yield _entry(position, item, names)
+                position += 1
+        finally:
+            # A generator that is left in the middle would otherwise be ended at some later time, or never.
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
     else:
         for each in jobs:
             if isinstance(each, Passed):

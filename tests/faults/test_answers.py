@@ -126,7 +126,7 @@ async def test_h04_h16_h17_answers_without_a_task_are_looked_up(
     server = server_in_two_modes
     server.break_with(go.edit(changes))
 
-    async with client_of(server) as kling:
+    async with client_of(server, min_poll_interval=3600) as kling:
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == server.books.charges[0].task_id
@@ -155,7 +155,7 @@ async def test_h04_h16_h17_odd_answers_are_understood(server: FaultServer, fault
     """Numbers as text, nulls, absurd dates, unknown fields and other framings are still the answer."""
     server.break_with(fault)
 
-    async with client_of(server) as kling:
+    async with client_of(server, min_poll_interval=3600) as kling:
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == server.books.charges[0].task_id
@@ -166,7 +166,7 @@ async def test_h04_a_task_id_that_is_a_number_becomes_text(server: FaultServer) 
     """Task ids are text for us, whatever the service's gateway makes of them."""
     server.break_with(go.edit({"data.task_id": 866361099762000001}))
 
-    async with client_of(server) as kling:
+    async with client_of(server, min_poll_interval=3600) as kling:
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == "866361099762000001"
