@@ -177,15 +177,15 @@ def _made(order: Order, report: dict[str, Any]) -> Iterator[MultiImage]:
 
 
 def _client(order: Order) -> Kling:
-    return Hurried(
-        api_key=order.api_key,
-        base_url=order.url,
-        slots=order.slots,
-        timeout=_LIMITS,
-        min_poll_interval=0.01 * PACE,
-        trust_env=False,
-        **order.client,
-    )
+    options = {
+        "api_key": order.api_key,
+        "base_url": order.url,
+        "slots": order.slots,
+        "timeout": _LIMITS,
+        "min_poll_interval": 0.01 * PACE,
+        "trust_env": False,
+    }
+    return Hurried(**(options | order.client))
 
 
 async def _run(order: Order, report: dict[str, Any]) -> None:

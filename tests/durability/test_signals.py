@@ -126,12 +126,14 @@ def test_a_second_interrupt_leaves_at_once(
 ) -> None:
     """Interrupted twice, the process does not wait for a service that says nothing; nothing is lost by it either."""
     service.break_with(go.cut("hang", "accepted", times=None))
+    order = work.order(service, client={"timeout": 60})
 
-    ending = signalled(work.order(service), service, [signal.SIGINT] * 2, when=creating(3))
+    ending = signalled(order, service, [signal.SIGINT] * 2, when=creating(3))
     service.order("/clear", {})
     again = zygote.live(work.order(service))
 
-    assert ending.seconds < 1.0
+    # Neither the answers nor the grace for creates under way were waited for.
+    assert ending.seconds < 5
     assert ending.code != 0
     assert again.code == 0, again.report
     assert_kept(service, work, undisturbed)

@@ -78,6 +78,12 @@ class Books:
         return self.requests["get"]
 
     @property
+    def look_ups(self) -> int:
+        """Reads of single tasks that ask for an external id which a create carried; who only polls asks for task ids."""
+        carried = {entry.external_id for entry in self.of("create")}
+        return sum(entry.path.rpartition("/")[2] in carried for entry in self.of("get"))
+
+    @property
     def lists(self) -> int:
         """Reads of list pages."""
         return self.requests["list"]

@@ -33,13 +33,14 @@ def assert_paid_once(books: Books, expected: Iterable[str] | int) -> None:
 
 
 def assert_within(
-    books: Books, *, slots: int | None = None, posts: int | None = None, gets: int | None = None
+    books: Books, *, slots: int | None = None, posts: int | None = None, look_ups: int | None = None
 ) -> None:
     """I3 and I7: the slots were never passed, and no more requests came than stated. Nor did any odd ones."""
     assert books.overruns == 0, f"{books.overruns} creates beyond the limit"
     assert slots is None or books.peak <= slots, f"expected at most {slots} slots in use, found {books.peak}"
     assert posts is None or books.posts <= posts, f"expected at most {posts} POSTs, found {books.posts}"
-    assert gets is None or books.gets <= gets, f"expected at most {gets} GETs, found {books.gets}"
+    found = books.look_ups
+    assert look_ups is None or found <= look_ups, f"expected at most {look_ups} look-ups, found {found}"
     assert books.oddities == [], books.oddities
 
 

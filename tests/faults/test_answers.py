@@ -48,7 +48,7 @@ async def test_h01_h15_errors_of_gateways_and_servers_are_resolved(
         _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1 if accepted else 2, gets=1 if accepted else 4)
+    assert_within(server.books, posts=1 if accepted else 2, look_ups=1 if accepted else 4)
     assert len(log.of(Recovered)) == int(accepted)
 
 
@@ -97,7 +97,7 @@ async def test_h03_refusals_are_final_and_say_which(
     assert type(caught.value) is kind
     assert (caught.value.code, caught.value.request_id) == (code, "fault-1")
     assert_paid_once(server.books, [])
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ async def test_h04_h16_h17_answers_without_a_task_are_looked_up(
 
     assert handle.task_id == server.books.charges[0].task_id
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1, gets=1)
+    assert_within(server.books, posts=1, look_ups=1)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ async def test_h04_h16_h17_odd_answers_are_understood(server: FaultServer, fault
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == server.books.charges[0].task_id
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
 
 
 async def test_h04_a_task_id_that_is_a_number_becomes_text(server: FaultServer) -> None:
@@ -170,7 +170,7 @@ async def test_h04_a_task_id_that_is_a_number_becomes_text(server: FaultServer) 
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == "866361099762000001"
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
 
 
 async def test_h17_doubled_keys_and_an_endless_message(server: FaultServer) -> None:
@@ -186,7 +186,7 @@ async def test_h17_doubled_keys_and_an_endless_message(server: FaultServer) -> N
 
     assert (first.value.message, first.value.request_id) == ("no", "r-1")
     assert len(str(second.value)) < 2_000
-    assert_within(server.books, posts=2, gets=0)
+    assert_within(server.books, posts=2, look_ups=0)
 
 
 async def test_h17_a_message_of_ten_megabytes_is_not_read(server: FaultServer) -> None:
@@ -197,7 +197,7 @@ async def test_h17_a_message_of_ten_megabytes_is_not_read(server: FaultServer) -
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == server.books.charges[0].task_id
-    assert_within(server.books, posts=1, gets=1)
+    assert_within(server.books, posts=1, look_ups=1)
 
 
 async def test_h17_what_nobody_documented_is_kept_in_raw(server: FaultServer) -> None:
@@ -251,7 +251,7 @@ async def test_h08_h11_too_fast_without_any_body(server: FaultServer) -> None:
         _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=3, gets=0)
+    assert_within(server.books, posts=3, look_ups=0)
 
 
 @pytest.mark.parametrize("code", [1101, 1102, 1304])
@@ -280,7 +280,7 @@ async def test_h12_an_expired_token_is_renewed_once_for_everybody(server: FaultS
     assert server.service.gate.tokens == 2
     # The poller asks about the task as well, now and then.
     assert server.books.codes[1004] <= 105
-    assert_within(server.books, posts=1, gets=210)
+    assert_within(server.books, posts=1, look_ups=210)
 
 
 @pytest.mark.parametrize("skew", [-600, 600, -7200, 7200])
@@ -306,7 +306,7 @@ async def test_h13_without_a_date_the_error_names_the_clock(server: FaultServer)
         with pytest.raises(errors.TokenNotYetValid, match="clock"):
             _ = await kling.images.multi_image.create(job("job-1"))
 
-    assert_within(server.books, posts=2, gets=0)
+    assert_within(server.books, posts=2, look_ups=0)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1004])
@@ -319,7 +319,7 @@ async def test_h14_refused_credentials_make_no_loop(server: FaultServer, code: i
             with pytest.raises(errors.AuthError):
                 _ = await kling.images.multi_image.create(job(f"job-{number}"))
 
-    assert_within(server.books, posts=2, gets=0)
+    assert_within(server.books, posts=2, look_ups=0)
 
 
 async def test_h14_an_api_key_is_not_signed_anew(server: FaultServer) -> None:
@@ -330,7 +330,7 @@ async def test_h14_an_api_key_is_not_signed_anew(server: FaultServer) -> None:
         with pytest.raises(errors.AuthError):
             _ = await kling.images.multi_image.create(job("job-1"))
 
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
 
 
 async def test_5001_pauses_and_probes(server: FaultServer) -> None:

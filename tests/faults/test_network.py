@@ -69,7 +69,7 @@ async def test_n01_dns_fails_twice_then_works(server: FaultServer) -> None:
         _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
     pauses = [event.pause for event in log.of(Retried)]
     assert [0.25 <= pauses[0] <= 0.5, 0.5 <= pauses[1] <= 1.0, len(pauses)] == [True, True, 2]
     assert [event.error.sent for event in log.of(Retried)] == [False, False]
@@ -106,7 +106,7 @@ async def test_n03_refused_connections_are_tried_again(server: FaultServer) -> N
 
     assert handle.external_task_id == "job-1"
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
 
 
 async def _create(kling: Any) -> Any:
@@ -152,7 +152,7 @@ async def test_n05_a_stuck_handshake_was_not_sent() -> None:
     assert isinstance(first, RequestTimeout)
     assert not first.sent
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -169,7 +169,7 @@ async def test_n15_creates_never_follow_redirects(server: FaultServer, status: i
 
         assert canary.books.connections == 0
     assert_paid_once(server.books, [])
-    assert_within(server.books, posts=1, gets=3)
+    assert_within(server.books, posts=1, look_ups=3)
     assert server.books.lists == 0
 
 
@@ -218,7 +218,7 @@ async def test_n17_a_proxy_that_wants_credentials(server: FaultServer) -> None:
         with pytest.raises(ConfigError, match="proxy"):
             _ = await kling.images.multi_image.create(job("job-1"))
 
-    assert_within(server.books, posts=1, gets=0)
+    assert_within(server.books, posts=1, look_ups=0)
 
 
 async def test_n17_a_portal_for_ever_is_not_accepted(server: FaultServer) -> None:
@@ -230,7 +230,7 @@ async def test_n17_a_portal_for_ever_is_not_accepted(server: FaultServer) -> Non
             _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, [])
-    assert_within(server.books, posts=2, gets=6)
+    assert_within(server.books, posts=2, look_ups=6)
 
 
 async def test_n20_a_slow_line_is_no_broken_one(server: FaultServer) -> None:

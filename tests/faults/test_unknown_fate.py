@@ -70,7 +70,7 @@ async def test_a_create_of_unknown_fate_is_paid_once(
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1 if accepted else 2, gets=1 if accepted else 4)
+    assert_within(server.books, posts=1 if accepted else 2, look_ups=1 if accepted else 4)
     assert handle.external_task_id == "job-1"
     assert handle.task_id == server.books.charges[0].task_id
     assert len(log.of(Recovered)) == int(accepted)
@@ -87,7 +87,7 @@ async def test_n09_a_look_up_that_lags_causes_no_second_create(server_in_two_mod
 
     assert handle.task_id == server.books.charges[0].task_id
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1, gets=3)
+    assert_within(server.books, posts=1, look_ups=3)
 
 
 async def test_n09_a_longer_lag_is_caught_by_the_service_or_not_at_all(server: FaultServer) -> None:
@@ -113,7 +113,7 @@ async def test_both_spellings_of_not_found_lead_to_a_second_create(server: Fault
         _ = await kling.images.multi_image.create(job("job-1"))
 
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=2, gets=3)
+    assert_within(server.books, posts=2, look_ups=3)
 
 
 async def test_look_ups_that_bring_no_answer_are_no_not_found(server_in_two_modes: FaultServer) -> None:
@@ -126,7 +126,7 @@ async def test_look_ups_that_bring_no_answer_are_no_not_found(server_in_two_mode
 
     assert handle.task_id == server.books.charges[0].task_id
     assert_paid_once(server.books, ["job-1"])
-    assert_within(server.books, posts=1, gets=2)
+    assert_within(server.books, posts=1, look_ups=2)
 
 
 async def test_without_any_answer_the_create_stays_unknown(server: FaultServer) -> None:
@@ -202,4 +202,4 @@ async def test_n19_a_client_made_400_is_no_refusal(server: FaultServer) -> None:
         handle = await kling.images.multi_image.create(job("job-1"))
 
     assert handle.task_id == server.books.charges[0].task_id
-    assert_within(server.books, posts=1, gets=1)
+    assert_within(server.books, posts=1, look_ups=1)
