@@ -53,7 +53,7 @@ def test_ten_line_batch(kling_emulator: RunningEmulator, tmp_path: Path) -> None
 
     assert len(kling_emulator.tasks) == 6
     assert len(_pictures(tmp_path / "out" / "images")) == 12
-    assert "jug-meadow jug-meadow_0.png jug-meadow_1.png\n" in said
+    assert "jug-meadow out/images/jug-meadow_0.png out/images/jug-meadow_1.png\n" in said
     assert said.splitlines()[-1].startswith("slots were busy for ")
 
 
