@@ -68,14 +68,14 @@ LOWEST = PYTHONS[0] if PYTHONS else None
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Test the installed package."""
-    session.install(".[cli,images,otel,prometheus]", *group("test"))
+    session.install(".[cli,cloud,heic,images,otel,prometheus]", *group("test"))
     session.run(*PYTEST, *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
 def proofs(session: nox.Session) -> None:
     """Prove the promises: broken networks, crashes at every step of a run, scheduling in virtual time."""
-    session.install(".[cli,images,dask]", *group("test"))
+    session.install(".[cli,cloud,dask,heic,images]", *group("test", "stores"))
     session.run(*PYTEST, *PROVING, *session.posargs, env=INSTALLED)
 
 
@@ -90,7 +90,7 @@ def redis(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    session.install(".[cli,images,dask,otel,prometheus]", *group("lint"))
+    session.install(".[cli,cloud,dask,heic,images,otel,prometheus]", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *session.posargs)
@@ -192,7 +192,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=LOWEST, default=False)
 def kills(session: nox.Session) -> None:
     """Kill 200 runs at random moments, cut the power at every step of one, continue one of a million rows."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,cloud,heic,images]", *group("test"))
     many = INSTALLED | {"KLING_TEST_KILLS": "200", "KLING_TEST_CUTS": "all", "KLING_TEST_ROWS": "1000000"}
     files = ("test_random_kills.py", "test_power_cuts.py", "test_many_rows.py")
     session.run(*PYTEST, *(f"tests/durability/{name}" for name in files), *session.posargs, env=many)
@@ -210,7 +210,7 @@ def scale(session: nox.Session) -> None:
 @nox.session(python=LOWEST, default=False)
 def model(session: nox.Session) -> None:
     """Try 10,000 sequences of crashes, faults and lost journals against the model of the promise."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,cloud,heic,images]", *group("test"))
     many = INSTALLED | {"KLING_TEST_MODEL": "10000"}
     session.run(*PYTEST, "tests/durability/test_model.py", *session.posargs, env=many)
 
@@ -227,5 +227,5 @@ def cancellations(session: nox.Session) -> None:
 @nox.session(python=LOWEST, default=False)
 def mutations(session: nox.Session) -> None:
     """Switch each protection off in a copy of the package, and demand that the tests notice."""
-    session.install(".[cli,images]", *group("test"))
+    session.install(".[cli,cloud,heic,images]", *group("test"))
     session.run("python", "tests/durability/mutations.py", *session.posargs)

@@ -31,7 +31,7 @@ async def main() -> None:
         async for outcome in batch:
             match outcome:
                 case Succeeded(key=key, files=files):
-                    print(key, *(path.name for path in files))
+                    print(key, *files)
                 case Failed(key=key, error=error):
                     print(key, "failed:", error)
                 case Skipped(key=key, reason=reason):

@@ -25,7 +25,7 @@ async def main(manifest: Path, budget: int) -> None:
         try:
             async for outcome in batch:
                 if isinstance(outcome, Succeeded):
-                    print("done  ", outcome.key, *(path.name for path in outcome.files))
+                    print("done  ", outcome.key, *outcome.files)
                 else:
                     print("not   ", outcome.key, getattr(outcome, "error", ""))
         except BudgetSpent as end:

@@ -350,7 +350,13 @@ class DownloadError(KlingError):
 
 @error
 class LinkExpired(DownloadError):
-    """The result's link no longer works and asking the task again brought no fresh one (results are kept for 30 days)."""
+    """
+    The result's link no longer works and asking the task again brought no fresh one (results are kept for 30 days).
+
+    *gone* tells that the service no longer has the picture, so that only a new task, at its full price, brings another.
+    """
+
+    gone: bool = False
 
 
 @error

@@ -79,7 +79,7 @@ async def collect(batch: AsyncIterable[Outcome], into: list[Outcome]) -> None:
         into.append(outcome)  # noqa: PERF401 - an error in the middle must not lose what came before
 
 
-async def until(true: Callable[[], object], patience: float = 5.0) -> None:
+async def until(true: Callable[[], object], patience: float = 30.0) -> None:
     """Wait until *true* says so; for what another party does, of which nothing here is told."""
     async with asyncio.timeout(patience):
         while not true():  # noqa: ASYNC110 - the books of a server announce nothing
@@ -280,7 +280,7 @@ async def leaves_nothing() -> AsyncIterator[None]:
     with logged() as log:
         yield
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         # Ends of connections are events of the kernel; nothing in this process announces them.
         while _left(tasks, files):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.005)

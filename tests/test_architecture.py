@@ -56,6 +56,11 @@ AGAINST_THE_ORDER = {
     ("client.kling", "batch.entries"): "the type of what `Kling.batch()` takes",
     (
         "client.kling",
+        "batch.fetching",
+    ): "`Kling.fetch()` is where users look for it; loaded when it is called",
+    ("client.kling", "batch.options"): "what `Kling.fetch()` was told is checked as for a batch",
+    (
+        "client.kling",
         "batch.upkeep",
     ): "`Kling.recover()` is where users look for it; loaded when it is called",
 }
@@ -144,6 +149,8 @@ EXTRAS = {
         },
     ),
     "dotenv": ("python-dotenv", {}),
+    "pillow_heif": ("pillow-heif", {}),
+    "obstore": ("obstore", {}),
     "jinja2": ("jinja2", {}),
     "pybase64": ("pybase64", {}),
     "msgspec": ("msgspec", {"protocol.quick": "loaded for the first list page, if it is there"}),

@@ -8,11 +8,14 @@ from typing import TypeAlias
 
 from attrs import define, field
 
+from kling_async.batch.keys import KeyTable
 from kling_async.batch.manifest import BadRow, Passed, Row
 from kling_async.batch.origin import Origin
 from kling_async.errors import BatchStopped, InvalidJob, KlingError
 from kling_async.journal.ledger import Ledger
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.naming import folded
 from kling_async.protocol.parts import shown_key
 from kling_async.protocol.tasks import Task
 
@@ -31,7 +34,7 @@ class Entry:
 
     *attempts* counts the tasks made for it, *committed* is what it counts against the budget, in units, *ledger* its
     page in the journal. A job made as several tasks has *parts* and in the end their *tasks*; a part is an entry too,
-    with its *number* from 1 and the *whole* it belongs to.
+    with its *number* from 1 and the *whole* it belongs to. *fitted* is what was changed of its pictures.
     """
 
     position: int
@@ -48,9 +51,12 @@ class Entry:
     parts: tuple[Entry, ...] = field(default=(), repr=False)
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     whole: Entry | None = field(default=None, repr=False)
+    # An earlier key differs only in upper and lower case.
+    twin: bool = False
     # Why no more parts of it are to be sent.
     broken: KlingError | None = None
     number: int = 0
+    fitted: tuple[Fitted, ...] = ()
     _fingerprint: str = field(default="", init=False, repr=False)
 
     def fingerprint(self) -> str:
@@ -91,7 +97,7 @@ async def entries(
         items = aiter(jobs)
         try:
             async for item in items:
-                yield _entry(position, item, names)
+                yield names.compare(_entry(position, item, names))
                 position += 1
         finally:
             # A generator that is left in the middle would otherwise be ended at some later time, or never.
@@ -103,7 +109,7 @@ async def entries(
                 yield each
                 position += len(each.keys)
             else:
-                yield _entry(position, each, names)
+                yield names.compare(_entry(position, each, names))
                 position += 1
 
 
@@ -113,12 +119,20 @@ class _Names:
 
     _origin: Origin | None
     _seen: set[int] = field(factory=set, init=False)
+    _folded: KeyTable = field(factory=KeyTable, init=False)
 
     def is_new(self, key: str) -> bool:
         """Tell whether *key* was not there before, and remember it."""
         before = len(self._seen)
         self._seen.add(hash(key))
         return len(self._seen) > before
+
+    def compare(self, entry: Entry) -> Entry:
+        """Note whether *entry* is the twin of an earlier one; only a batch that keeps something needs to know."""
+        # Rows that were passed over have their files, which are never replaced; they are not looked at again.
+        if self._origin is not None and entry.error is None:
+            entry.twin = bool(self._folded.add(folded(entry.key), entry.position + 1))
+        return entry
 
     def settle(self, job: MultiImage) -> MultiImage:
         """Return *job* with its files known as they are to be."""

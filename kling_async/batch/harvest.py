@@ -7,10 +7,10 @@ meanwhile in one go. An outcome goes out only when its line is written.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
@@ -22,15 +22,18 @@ from kling_async._crash import crash_point
 from kling_async.batch.entries import Entry
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
 from kling_async.batch.sinks import Folder, result_row
-from kling_async.client.results import Keeper
-from kling_async.errors import KlingError, TaskNotFound
+from kling_async.client.results import Keeper, gone
+from kling_async.errors import ApiError, DownloadError, KlingError, LinkExpired
 from kling_async.journal.journal import Journal
-from kling_async.protocol.lifecycle import JobRecord, JobState, is_final
-from kling_async.protocol.naming import file_stem
-from kling_async.protocol.tasks import Task
+from kling_async.protocol.codes import is_not_found
+from kling_async.protocol.lifecycle import JobRecord, JobState, is_final, is_lost
+from kling_async.protocol.tasks import ResultImage, Task
 from kling_async.protocol.verdict import Verdict, judge
+from kling_async.transport.shelves import SavedFile, Shelf
 
-__all__ = ["Crop", "Harvest", "failed"]
+__all__ = ["Crop", "Harvest", "failed", "in_words"]
+
+_log = logging.getLogger("kling_async")
 
 _SAVERS = 16
 # When the journal cannot be written the scribe ends the batch with that error, and nobody else has anything to add.
@@ -65,12 +68,17 @@ class Harvest:
     """
     Brings in what a batch's tasks made; *folder* None keeps no pictures and writes no lines, *journal* None no states.
 
+    When the disk or the folder fails no more downloads are begun: what they would have brought stays where it is, for the
+    next run.
     *deliver* is called once for each job, in the end. The streams are unbounded, because the runner bounds how many
     jobs are on their way.
     """
 
     _folder: Folder | None
     _deliver: Callable[[Entry, Outcome], None]
+    # Called once, with what keeps every picture from being saved.
+    _halt: Callable[[DownloadError], None]
+    _blocked: DownloadError | None = field(default=None, init=False, repr=False)
     journal: Journal | None = field(default=None, init=False, repr=False)
     _crops: _Crops = field(init=False, repr=False)
     _ends: _Ends = field(init=False, repr=False)
@@ -131,16 +139,39 @@ class Harvest:
                     ends.send_nowait((crop.entry, outcome))
 
     async def _save(self, crop: Crop) -> Outcome:
-        assert self._folder is not None, "without a folder nothing is saved"
-        files: list[Path] = []
         try:
-            for image in crop.task.images:
-                stem = file_stem("{key}_{index}", crop.entry.key, image.index)
-                saved = await crop.keeper.keep(image, self._folder.images, stem, key=crop.entry.key)
-                files.append(saved.path)
+            if self._blocked is not None:
+                raise DownloadError(f"not fetched, since {self._blocked}", local=True)
+            return await self._save_images(crop)
+        except DownloadError as error:
+            if error.local and self._blocked is None:
+                self._blocked = error
+                self._halt(error)
+            return failed(crop.entry, _aged(error, crop.task), crop.task, crop.account)
         except KlingError as error:
             return failed(crop.entry, error, crop.task, crop.account)
-        return _succeeded(crop, tuple(files))
+
+    async def _save_images(self, crop: Crop) -> Succeeded:
+        assert self._folder is not None, "without a folder nothing is saved"
+        rack = self._folder.rack
+        files, watermarked, warnings = [], [], []
+        asked = crop.entry.job is not None and crop.entry.job.watermark is True
+        for image in crop.task.images:
+            files.append(await self._keep(crop, image, rack.images))
+            if image.watermark_url:
+                watermarked.append(await self._keep(crop, image, rack.watermarked, watermarked=True))
+            elif asked:
+                warnings.append(f"picture {image.index} came without its watermarked version")
+        for warning in warnings:
+            _log.warning("job %s: %s", crop.entry.key, warning)
+        return _succeeded(crop, tuple(files), tuple(watermarked), tuple(warnings))
+
+    async def _keep(
+        self, crop: Crop, image: ResultImage, shelf: Shelf, *, watermarked: bool = False
+    ) -> SavedFile:
+        assert self._folder is not None, "without a folder nothing is saved"
+        stem = self._folder.stem(crop.entry, image.index)
+        return await crop.keeper.keep(image, shelf, stem, key=crop.entry.key, watermarked=watermarked)
 
     async def _write_lines(self) -> None:
         async with self._ends[1] as ends:
@@ -189,7 +220,7 @@ def _record_end(entry: Entry, outcome: Outcome, row: dict[str, Any]) -> bool:
     if not _is_over(ledger.record, outcome.error):
         return False
     _close_parts(entry, row)
-    ledger.failed(row, lost=isinstance(outcome.error, TaskNotFound))
+    ledger.failed(row, lost=is_lost(outcome.error))
     return True
 
 
@@ -215,17 +246,43 @@ def _all_of(
     return found
 
 
-def _succeeded(crop: Crop, files: tuple[Path, ...]) -> Succeeded:
+def _aged(error: DownloadError, task: Task) -> DownloadError:
+    """Return *error*, as one that nothing heals if the time is over for which the service keeps the pictures of *task*."""
+    until = task.kept_until
+    if isinstance(error, LinkExpired) and not error.gone and until is not None and until < datetime.now(UTC):
+        reason = f"the service kept the pictures until {until:%Y-%m-%d}"
+        return LinkExpired(f"{reason}; 'retry' makes them anew, at their full price", error.url, gone=True)
+    return error
+
+
+def in_words(entry: Entry, error: KlingError | None) -> KlingError | None:
+    """Return *error*, which a look at the task of *entry* ended with, as what it means for a job that had succeeded."""
+    succeeded = entry.ledger is not None and entry.ledger.record.state is JobState.SUCCEEDED
+    if succeeded and isinstance(error, ApiError) and is_not_found(error.code, error.message):
+        return gone(error)
+    return error
+
+
+def _succeeded(
+    crop: Crop,
+    files: tuple[SavedFile, ...],
+    watermarked: tuple[SavedFile, ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> Succeeded:
     return Succeeded(
         key=crop.entry.key,
         job=crop.entry.job,
         task=crop.task,
-        files=files,
+        files=tuple(saved.location for saved in files),
+        watermarked=tuple(saved.location for saved in watermarked),
+        sha256={saved.location: saved.sha256 for saved in (*files, *watermarked)},
+        warnings=warnings,
         units=crop.task.units,
         attempts=crop.entry.attempts,
         account=crop.account,
         external_task_id=crop.entry.external_task_id,
         parts=crop.entry.tasks,
+        fitted=crop.entry.fitted,
     )
 
 
@@ -240,4 +297,5 @@ def failed(entry: Entry, error: KlingError, task: Task | None, account: str) -> 
         account=account,
         external_task_id=entry.external_task_id,
         parts=entry.tasks,
+        fitted=entry.fitted,
     )

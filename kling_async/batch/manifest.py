@@ -7,7 +7,8 @@ at all is an error (`ConfigError`). Nothing is sent or spent here, and no pictur
 JSONL (`.jsonl`, `.ndjson`, and any ending not named here) has one JSON object a line. CSV and TSV (`.csv`, `.tsv`)
 have a header of field names; several subjects stand in one `subject_images` cell separated by `|`, or in columns
 `subject_image_1` to `subject_image_4`; empty cells are fields not given. `.json` is one object or an array of them,
-up to 16 MB. All are UTF-8, with or without a byte order mark, and lines may end in CRLF.
+up to 16 MB. All are UTF-8, with or without a byte order mark, and lines may end in CRLF. A folder of pictures has a row
+for each.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
 
+from kling_async.batch.folders import folder_rows
 from kling_async.batch.keys import KeyTable
 from kling_async.batch.raws import Raw, fields_of, raw_rows, shown
-from kling_async.errors import InvalidJob
+from kling_async.errors import ConfigError, InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.rows import job_from_row
 
@@ -84,20 +86,34 @@ class Passed:
 Record: TypeAlias = tuple[int, dict[str, object] | InvalidJob]
 
 
-def read_manifest(path: Path) -> Iterator[Row | BadRow]:
+def read_manifest(path: Path, shared: Mapping[str, object] | None = None) -> Iterator[Row | BadRow]:
     """
     Open the manifest at *path* and return its rows in order, as they are read.
 
-    Relative pictures are relative to the manifest's folder. Raises ConfigError at once for a file that is missing,
-    a folder, not readable or of an unknown kind; an empty file has no rows.
+    Relative pictures are relative to the manifest's folder. A folder of pictures is a manifest too: a row for each, with
+    its name as the key and the fields *shared* by all. Raises ConfigError at once for a file that is missing, not
+    readable or of an unknown kind, for a folder without pictures, and for *shared* with a file, whose rows have fields
+    of their own; an empty file has no rows.
     """
+    if path.is_dir():
+        return Manifest(folder_rows(path, shared or {}), path.resolve())
     # Absolute, since the same pictures are meant wherever the command is called.
-    return Manifest(raw_rows(path), path.parent.resolve())
+    return Manifest(raw_rows(_only_with_folders(path, shared)), path.parent.resolve())
 
 
-def raw_records(path: Path) -> Iterator[Record]:
-    """Return each row's line number and its fields as they stand in the file at *path*, or why it has none."""
-    return ((number, fields_of(raw)) for number, raw in raw_rows(path))
+def raw_records(path: Path, shared: Mapping[str, object] | None = None) -> Iterator[Record]:
+    """Return each row's line number and its fields as they stand in the file or folder at *path*, or why it has none."""
+    if path.is_dir():
+        return ((number, fields_of(raw)) for number, raw in folder_rows(path, shared or {}))
+    return ((number, fields_of(raw)) for number, raw in raw_rows(_only_with_folders(path, shared)))
+
+
+def _only_with_folders(path: Path, shared: Mapping[str, object] | None) -> Path:
+    if shared:
+        raise ConfigError(
+            f"manifest: expected a folder, for fields that all rows share, found {path}; put them into its rows"
+        )
+    return path
 
 
 @define(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
@@ -9,6 +10,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from kling_async.errors import BatchStopped, KlingError
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.tasks import Task
 
@@ -20,21 +22,28 @@ class Succeeded:
     """
     The task succeeded and, where an *out* was given, its pictures are saved.
 
-    *files* are the paths of the pictures in their order, *units* is what the service says it cost (None where it says
+    *files* are the pictures in their order: paths, or URLs where *out* is an object store. *watermarked* are the same
+    with the service's watermark, where the job asked for one, and *sha256* has the digest of each of all these.
+    *warnings* say what was asked for and is not there. *units* is what the service says it cost (None where it says
     nothing), *attempts* how many tasks were made for the job. *job* is None only for a task that an earlier run made and
     whose row is no longer in the input. For a job that was split, *parts* are its tasks and *task* is all of them in one:
-    their pictures in order, their units added up, their ids with commas between; *attempts* counts such sets.
+    their pictures in order, their units added up, their ids with commas between; *attempts* counts such sets. *fitted* is
+    what was changed of the job's pictures to bring them within the rules (`fit="auto"`).
     """
 
     key: str
     job: MultiImage | None = field(repr=False)
     task: Task
-    files: tuple[Path, ...] = ()
+    files: tuple[Path | str, ...] = ()
+    watermarked: tuple[Path | str, ...] = ()
+    sha256: Mapping[Path | str, str] = field(factory=dict, repr=False)
+    warnings: tuple[str, ...] = ()
     units: Decimal | None = None
     attempts: int = 1
     account: str = ""
     external_task_id: str = ""
     parts: tuple[Task, ...] = field(default=(), repr=False)
+    fitted: tuple[Fitted, ...] = ()
 
     def unwrap(self) -> Task:
         """Return the task."""
@@ -59,6 +68,7 @@ class Failed:
     account: str = ""
     external_task_id: str = ""
     parts: tuple[Task, ...] = field(default=(), repr=False)
+    fitted: tuple[Fitted, ...] = ()
 
     def unwrap(self) -> Task:
         """Raise *error*."""

@@ -49,10 +49,6 @@ def _open(path: Path) -> IO[bytes]:
         raise ConfigError(
             f"manifest: expected JSONL, CSV or TSV, found {path.name}; export it as one of them"
         )
-    if path.is_dir():
-        raise ConfigError(
-            f"manifest: expected a JSONL or CSV file, found the folder {path}; name a file in it"
-        )
     if path.exists() and not path.is_file():
         raise ConfigError(
             f"manifest: expected a regular file, since it is read twice, found {path}; save it to a file first"

@@ -31,6 +31,7 @@ from kling_async.errors import InvalidJob, JournalError, KlingError, SubmissionU
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
 from kling_async.protocol.parts import part_job, part_key
@@ -165,7 +166,10 @@ class Resumption:
         disposition = await self._place(entry)
         # A journal that may lack tasks is no proof that there is none.
         if self.journal.rebuilt and isinstance(disposition, Submit):
-            return await self._look(entry)
+            disposition = await self._look(entry)
+        if isinstance(disposition, Submit) and self._folder is not None and entry.whole is None:
+            trouble = await self._folder.make_way(entry)
+            return disposition if trouble is None else Refuse(trouble)
         ledger = entry.ledger
         if isinstance(disposition, Skip) and entry.whole is not None and ledger and ledger.record.task_id:
             # The job needs the task of this part again, though the part itself is over.
@@ -212,6 +216,8 @@ class Resumption:
             )
         entry.external_task_id = ledger.record.external_task_id
         entry.attempts = ledger.record.attempt
+        told = (ledger.record.result or {}).get("fitted", ())
+        entry.fitted = tuple(Fitted.from_json(each) for each in told)
         return self._place_known(entry.key, ledger.record)
 
     async def _look(self, entry: Entry) -> Disposition:

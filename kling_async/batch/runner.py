@@ -23,7 +23,7 @@ from attrs import define, evolve, field
 from kling_async._crash import crash_point
 from kling_async.batch.counts import Counts
 from kling_async.batch.entries import Entry, Input, entries, external_id
-from kling_async.batch.harvest import Crop, Harvest, failed
+from kling_async.batch.harvest import Crop, Harvest, failed, in_words
 from kling_async.batch.intake import Intake
 from kling_async.batch.manifest import Passed
 from kling_async.batch.options import BatchOptions
@@ -99,7 +99,7 @@ class Runner:
             engine=engine,
             queries=queries,
             options=options,
-            folder=Folder.at(options.out),
+            folder=Folder.at(options),
             jobs=jobs,
             rules=rules,
             party=party,
@@ -110,7 +110,7 @@ class Runner:
     def __attrs_post_init__(self) -> None:
         self._intake = Intake(entries(self._jobs), self._has_room)
         self._name = secrets.token_hex(8)
-        self._harvest = Harvest(self._folder, self._deliver)
+        self._harvest = Harvest(self._folder, self._deliver, self.stop)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)
         self._splitter = Splitter(self, self._engine, self._queries)
 
@@ -151,9 +151,7 @@ class Runner:
     async def _leave(self, journal: Journal | None) -> None:
         self._intake.stop()
         self._engine.dismiss(self.party, BatchStopped("the batch was left"))
-        async with (
-            AsyncExitStack() as ends
-        ):  # the last one said is done first, each also if another is cut off
+        async with AsyncExitStack() as ends:  # said last is done first, also if another is cut off
             ends.enter_context(anyio.CancelScope(shield=True))
             ends.callback(self.outbox.close)
             ends.callback(self.counts.finish)
@@ -301,9 +299,10 @@ class Runner:
     async def make(self, entry: Entry) -> tuple[Link, Tracked]:
         """Make the task of *entry* as soon as there are slots for it; raises `KlingError`."""
         assert entry.job is not None, "rows that are no job have an error"
-        key, url = (entry.whole or entry).key, self._engine.callback_url
+        whole = entry.whole or entry
         name, page, veto = entry.external_task_id, entry.ledger, entry.veto
-        order = await prepare(entry.job, name, url, key=key, ledger=page, veto=veto)
+        order = await prepare(self._queries, entry.job, name, key=whole.key, ledger=page, veto=veto)
+        whole.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)
         made = await self._engine.submit(order, self._rules)
@@ -346,7 +345,7 @@ class Runner:
 
     def _end_waiting(self, run: Run, timeout: TaskTimeout | None) -> None:
         self.counts.in_flight -= run.entry.whole is None
-        error = timeout or run.row.error
+        error = timeout or in_words(run.entry, run.row.error)
         task = run.row.task
         if error is None:
             assert task is not None, "what is over without error has a task"

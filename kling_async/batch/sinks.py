@@ -1,10 +1,13 @@
-"""OUT, a folder: pictures in `images/`, one line for each finished job in `results.jsonl`."""
+"""
+What a batch leaves behind: pictures on a rack, one line for each finished job in `results.jsonl`.
+
+The lines and the name of the run lie in a folder of this machine; the rack is in the same folder, or in an object store.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import tempfile
 import threading
@@ -18,34 +21,35 @@ import anyio.to_thread
 from attrs import define, field
 
 from kling_async._disk import make_folder, sync_folder, write_whole
+from kling_async.batch.entries import Entry
+from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome, Skipped, Succeeded
-from kling_async.errors import ApiError, ConfigError, KlingError, MalformedReply
+from kling_async.batch.racks import RUN, FolderRack, Rack
+from kling_async.batch.store_racks import StoreRack
+from kling_async.errors import ApiError, ConfigError, DownloadError, KlingError, MalformedReply
 from kling_async.journal.journal import Journal
 from kling_async.journal.locks import OwnerLock
 from kling_async.journal.storage import Storage
+from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord
+from kling_async.protocol.naming import TEMPLATE, file_stem
 from kling_async.protocol.parts import is_part
 from kling_async.protocol.tasks import Task
 
-__all__ = ["EARLIER", "IMAGES", "RESULTS", "RUN", "Folder", "describe_error", "result_row"]
+__all__ = ["RESULTS", "Folder", "describe_error", "result_row"]
 
 RESULTS = "results.jsonl"
-IMAGES = "images"
-RUN = "run.json"
 _AS_WRITTEN = "as written"
 _LOCK = ".lock"
-# In the folder of the pictures: those of attempts before the last.
-EARLIER = "earlier"
-
-# What a picture is called while it is being fetched.
-_PART = re.compile(r"\.[0-9a-f]{8}\.part\Z")
 
 
 @define(eq=False)
 class Folder:
-    """Writes what a batch brings into the folder at *path*."""
+    """Writes what a batch brings into the folder at *path*, and its pictures onto *rack*, named by *template*."""
 
     path: Path
+    rack: Rack
+    template: str = TEMPLATE
     # The run that the folder belongs to, whether it knows pictures by where they lie, as runs of an earlier version did,
     # and whether the folder has results of an earlier run.
     run_name: str = field(default="", init=False)
@@ -61,18 +65,16 @@ class Folder:
     _closed: bool = field(default=False, init=False)
 
     @classmethod
-    def at(cls, out: str | os.PathLike[str] | None) -> Folder | None:
-        """Take what a caller gave as *out*; raises `ConfigError` for what is no folder of a file system."""
-        if out is None:
+    def at(cls, options: BatchOptions) -> Folder | None:
+        """Take what a caller said of *out*; None for a batch that keeps nothing."""
+        if options.home is None:
             return None
-        if isinstance(out, str) and "://" in out:
-            raise ConfigError(f"out: expected a folder, found {out!r}; stores are not supported yet")
-        return cls(Path(out))
+        rack = StoreRack.at(options.out) if isinstance(options.out, str) else FolderRack(options.home)
+        return cls(options.home, rack, options.name)
 
-    @property
-    def images(self) -> Path:
-        """Where pictures go."""
-        return self.path / IMAGES
+    def stem(self, entry: Entry, index: int) -> str:
+        """Name picture *index* of *entry*, without extension."""
+        return file_stem(self.template, entry.key, index, twin=entry.twin, longest=self.rack.longest)
 
     async def open(self, journal: Path | None = None) -> None:
         """
@@ -90,16 +92,35 @@ class Folder:
             ) from error
 
     def _open(self, journal: Path | None) -> None:
-        make_folder(self.images)
+        make_folder(self.path)
         lock = OwnerLock(self.path / _LOCK, f"the folder {self.path}")
         lock.take()
         self._lock = lock
         self.has_history = (self.path / RESULTS).exists()
-        # Without a name where the system can do that, so that nothing is left of it whatever happens.
-        with tempfile.TemporaryFile(dir=self.images) as trial:
+        with tempfile.TemporaryFile(dir=self.path) as trial:
             trial.write(b"trial")
-        known = journal is not None and journal.exists()
-        self.run_name, self.placed = _run_name(self.path / RUN, known=known)
+        self.rack.prepare()
+        file, known = self.path / RUN, journal is not None and journal.exists()
+        self.run_name, self.placed = _read_name(file, known=known)
+        if self.run_name:
+            self._claim(self.run_name)
+        elif not known:
+            new = secrets.token_hex(8)
+            # The pictures may be those of a run whose folder is lost.
+            self.run_name = self.rack.claim(new)
+            self.has_history = self.has_history or self.run_name != new
+            _write_name(file, self.run_name, self.placed)
+
+    def _claim(self, run: str) -> None:
+        owner = self.rack.claim(run)
+        if owner != run:
+            raise ConfigError(
+                f"out: expected the pictures of run {run}, found those of run {owner}; choose another place for one of them"
+            )
+
+    def _name(self, run: str) -> None:
+        self._claim(run)
+        _write_name(self.path / RUN, run, self.placed)
 
     async def open_journal(self, path: Path, *, instead_of: Callable[[Path], None] | None = None) -> Journal:
         """Open the journal at *path* for the folder's run, as `Journal.open()` does."""
@@ -115,7 +136,7 @@ class Folder:
         if not self.run_name:
             self.run_name = journal.run
             self.placed = journal.pictures is None
-            await self._in_thread(_write_name, self.path / RUN, journal.run, self.placed)
+            await self._in_thread(self._name, journal.run)
         await self._in_thread(self._begin, journal.clean)
         if not journal.clean:
             ended = await journal.ask(_ended)
@@ -127,24 +148,43 @@ class Folder:
     def _begin(self, clean: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
         results = self.path / RESULTS
         if not clean:
-            for part in self.images.iterdir():
-                if _PART.search(part.name):
-                    part.unlink(missing_ok=True)
-            if self.has_history:
+            self.rack.sweep()
+            if results.exists():
                 _cut_last_line(results)
         self._lines = results.open("a", encoding="utf-8")
         sync_folder(self.path)
 
     async def set_aside(self, record: JobRecord) -> None:
         """Move the pictures that *record* names out of the way of a new attempt, to `earlier/` beside them."""
-        await self._in_thread(self._set_aside, record)
+        row = record.result or {}
+        for name in (*row.get("files", ()), *row.get("watermarked", ())):
+            await self._in_thread(self.rack.set_aside, str(name), record.task_id)
 
-    def _set_aside(self, record: JobRecord) -> None:
-        for name in (record.result or {}).get("files", ()):
-            file = self.path / name
-            if file.is_file():
-                make_folder(file.parent / EARLIER)
-                file.replace(file.parent / EARLIER / f"{record.task_id}-{file.name}")
+    async def make_way(self, entry: Entry) -> DownloadError | None:
+        """
+        See that nothing is where the pictures of *entry* will be, before it is paid for; else say what is.
+
+        Pictures of an attempt before, which failed half-way, are moved to `earlier/`.
+        """
+        assert entry.job is not None, "a row that is no job has no pictures"
+        if self.rack.clear and not entry.attempts:
+            return None
+        return await anyio.to_thread.run_sync(self._make_way, entry, entry.job)
+
+    def _make_way(self, entry: Entry, job: MultiImage) -> DownloadError | None:
+        for index in range(job.n):
+            stem = self.stem(entry, index)
+            for watermarked in (False, True) if job.watermark else (False,):
+                name = self.rack.in_the_way(stem, watermarked=watermarked)
+                if name is not None and entry.attempts:
+                    self.rack.set_aside(name, f"attempt-{entry.attempts}")
+                elif name is not None:
+                    return DownloadError(
+                        f"expected nothing at {name}, where a picture of {entry.key!r} is to be saved, found something; "
+                        "nothing was sent: move it away, or give the job another key, and run again",
+                        name,
+                    )
+        return None
 
     async def write(self, rows: Sequence[Mapping[str, Any]], *, once: bool = False) -> None:
         """Append the lines of *rows*, with *once* only those not there yet; the operating system has them on return."""
@@ -194,25 +234,21 @@ class Folder:
                 self._lock.release()
 
 
-def _run_name(file: Path, *, known: bool) -> tuple[str, bool]:
+def _read_name(file: Path, *, known: bool) -> tuple[str, bool]:
     """
     Return the name of the folder's run, which outlives a lost journal, and whether it knows pictures by where they lie.
 
-    Makes one for a new folder, none if *known*.
+    The name is empty for a new folder, or if it is *known* anyway.
     """
     try:
         run = json.loads(file.read_bytes())
         return str(run["run"]), run.get("pictures") != _AS_WRITTEN
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if known:
+        if known or isinstance(error, FileNotFoundError):
             return "", False
-        if not isinstance(error, FileNotFoundError):
-            raise ConfigError(
-                f"out: expected the name of a run in {file}, found something else; restore or remove it"
-            ) from error
-    name = secrets.token_hex(8)
-    _write_name(file, name, placed=False)
-    return name, False
+        raise ConfigError(
+            f"out: expected the name of a run in {file}, found something else; restore or remove it"
+        ) from error
 
 
 def _write_name(file: Path, name: str, placed: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
@@ -264,6 +300,7 @@ def _cut_last_line(file: Path) -> None:
 def result_row(outcome: Outcome, root: Path | None, finished_at: datetime) -> dict[str, Any]:
     """Return *outcome* as it stands in `results.jsonl`; files are relative to *root*."""
     task = None if isinstance(outcome, Skipped) else outcome.task
+    fitted = () if isinstance(outcome, Skipped) else outcome.fitted
     return {
         "key": outcome.key,
         "status": _STATUS[type(outcome)],
@@ -271,23 +308,36 @@ def result_row(outcome: Outcome, root: Path | None, finished_at: datetime) -> di
         "external_task_id": None if isinstance(outcome, Skipped) else outcome.external_task_id or None,
         "account": None if isinstance(outcome, Skipped) else outcome.account or None,
         "units": _units(task),
-        "files": _files(outcome, root),
+        **_pictures(outcome, root),
         "urls": [image.url for image in task.images] if task else [],
         "error": _error(outcome),
         "attempts": 0 if isinstance(outcome, Skipped) else outcome.attempts,
         "created_at": _moment(task.created_at) if task else None,
         "finished_at": _moment(finished_at),
+        # Only where there is something to tell.
+        **({"fitted": [each.as_json() for each in fitted]} if fitted else {}),
     }
 
 
 _STATUS = {Succeeded: "succeeded", Failed: "failed", Skipped: "skipped"}
 
 
-def _files(outcome: Outcome, root: Path | None) -> list[str]:
-    files = outcome.files if isinstance(outcome, Succeeded) else ()
-    if root is None:
-        return [str(file) for file in files]
-    return [file.relative_to(root).as_posix() for file in files]
+def _pictures(outcome: Outcome, root: Path | None) -> dict[str, Any]:
+    """Return what is said of saved pictures; those on this machine are named relative to *root*."""
+    if not isinstance(outcome, Succeeded):
+        return {"files": [], "watermarked": [], "sha256": {}, "warnings": []}
+    return {
+        "files": [_named(file, root) for file in outcome.files],
+        "watermarked": [_named(file, root) for file in outcome.watermarked],
+        "sha256": {_named(file, root): digest for file, digest in outcome.sha256.items()},
+        "warnings": list(outcome.warnings),
+    }
+
+
+def _named(file: Path | str, root: Path | None) -> str:
+    if isinstance(file, str) or root is None:
+        return str(file)
+    return file.relative_to(root).as_posix()
 
 
 def _units(task: Task | None) -> float | None:

@@ -24,9 +24,9 @@ from kling_async.client.link import Link
 from kling_async.client.queries import Queries
 from kling_async.client.results import Keeper
 from kling_async.client.tracked import Tracked
-from kling_async.errors import BatchStopped, BudgetSpent, KlingError, TaskNotFound
+from kling_async.errors import BatchStopped, BudgetSpent, KlingError
 from kling_async.protocol.codec import bind
-from kling_async.protocol.lifecycle import JobState, is_final
+from kling_async.protocol.lifecycle import JobState, is_final, is_lost
 from kling_async.protocol.parts import Made, fewest_parts, join, part_job, part_key
 from kling_async.protocol.tasks import Task
 
@@ -236,7 +236,8 @@ class Splitter:
                 {number: await self._queries.task(link, task.task_id) for number, (link, task) in made}
             )
 
-        return Keeper(self._queries.downloads, division.entry.key, joined, account, retrieve)
+        full = self._queries.full
+        return Keeper(self._queries.downloads, division.entry.key, joined, account, retrieve, full)
 
 
 def _why_not(part: Entry, what: Disposition) -> KlingError:
@@ -249,10 +250,10 @@ def _why_not(part: Entry, what: Disposition) -> KlingError:
 def _note(part: Entry, error: KlingError | None) -> None:
     """Note the end of *part* on its page, unless it has been noted before or is no end."""
     ledger = part.ledger
-    if ledger is None or ledger.record.state is not JobState.SUBMITTED:
+    if ledger is None or ledger.record.state not in {JobState.SUBMITTED, JobState.SUCCEEDED}:
         return
-    if error is None:
-        ledger.succeeded()
-    elif is_final(ledger.record.state, error):
+    if error is not None and is_final(ledger.record.state, error):
         row = {"key": part.shown, "task_id": ledger.record.task_id, "error": describe_error(error)}
-        ledger.failed(row, lost=isinstance(error, TaskNotFound))
+        ledger.failed(row, lost=is_lost(error))
+    elif error is None and ledger.record.state is JobState.SUBMITTED:
+        ledger.succeeded()

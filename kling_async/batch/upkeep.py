@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio.to_thread
@@ -17,6 +17,7 @@ from attrs import define, evolve, frozen
 
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.manifest import Passed
+from kling_async.batch.options import BatchOptions
 from kling_async.batch.origin import Origin
 from kling_async.batch.sinks import Folder
 from kling_async.batch.splitting import divide
@@ -30,12 +31,9 @@ from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import JobRecord, JobState
 from kling_async.protocol.parts import is_part, whole_key
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE
-from kling_async.protocol.tasks import Task
+from kling_async.protocol.tasks import RESULTS_KEPT, Task
 
 __all__ = ["Recovered", "Status", "forget_running", "read_status", "rebuild", "retry_failed"]
-
-# How long the service keeps results (seed).
-RESULTS_KEPT = timedelta(days=30)
 
 
 @frozen(kw_only=True)
@@ -44,14 +42,20 @@ class Status:
     Where a run stands, by its journal.
 
     *totals* counts jobs by state, *failures* by error code (or the error's name), *units* adds up what is committed.
-    *expires_at* is when the service deletes the oldest pictures that are not saved yet.
+    *unsaved* counts jobs whose pictures are, or may be, ready and not saved yet, and *expires_at* is when the service
+    deletes the oldest of those.
     """
 
     run: str
     totals: Mapping[JobState, int]
     failures: Mapping[str, int]
     units: int
+    unsaved: int
     expires_at: datetime | None
+
+    def days_left(self, now: datetime) -> float | None:
+        """Return in how many days the service deletes what is not saved; below zero if it has, None if all is saved."""
+        return None if self.expires_at is None else (self.expires_at - now).total_seconds() / 86_400
 
     @property
     def unfinished(self) -> int:
@@ -77,6 +81,7 @@ def _read_status(path: Path) -> Status:
         failures: dict[str, int] = {}
         totals: dict[JobState, int] = {}
         oldest: float | None = None
+        unsaved = 0
         for record in storage.all():
             if is_part(record.key):
                 continue  # the job's own page sums up
@@ -84,13 +89,17 @@ def _read_status(path: Path) -> Status:
             if record.state in {JobState.FAILED, JobState.LOST}:
                 name = failure_code(record)
                 failures[name] = failures.get(name, 0) + 1
-            elif record.state is JobState.SUCCEEDED and record.ended_at is not None:
-                oldest = min(oldest or record.ended_at, record.ended_at)
+            # A task that was running when somebody last looked may have ended soon after.
+            ready = {JobState.SUCCEEDED: record.ended_at, JobState.SUBMITTED: record.submitted_at}
+            since = ready.get(record.state)
+            unsaved += record.state in ready
+            oldest = since if oldest is None or (since is not None and since < oldest) else oldest
         return Status(
             run=storage.meta().get("run", ""),
             totals=totals,
             failures=failures,
             units=storage.committed_units(),
+            unsaved=unsaved,
             expires_at=None if oldest is None else datetime.fromtimestamp(oldest, UTC) + RESULTS_KEPT,
         )
     finally:
@@ -163,29 +172,31 @@ class Recovered:
 
 
 async def rebuild(
-    engine: Engine, queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], out: Path
+    engine: Engine, queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], options: BatchOptions
 ) -> Recovered:
     """
-    Build the journal of the run in *out* anew from its jobs and what the service has of them.
+    Build the journal of the run of *options* anew from its jobs and what the service has of them.
 
     The old journal, if there is one, is moved aside, never changed. Every task of the run is found by its external id,
     which names run, key and content. Rows without a task are left pending: only a later run submits them, each after
     asking for it.
     """
     engine.enter()
-    folder = Folder(out)
+    folder, path = Folder.at(options), options.journal_path
+    assert folder is not None, "recovery is of what a run has kept"
+    assert path is not None, "what is kept has a journal"
     try:
         await folder.open()
-        return await _rebuild(queries, jobs, folder)
+        return await _rebuild(queries, jobs, folder, path)
     finally:
         folder.close()
 
 
 async def _rebuild(
-    queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], folder: Folder
+    queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], folder: Folder, path: Path
 ) -> Recovered:
     aside = _Aside()
-    journal = await folder.open_journal(folder.path / "journal.db", instead_of=aside)
+    journal = await folder.open_journal(path, instead_of=aside)
     try:
         # A list can miss tasks, and this can be cut short, so the next run asks for each row that seems to have no task
         # before it is sent; and it looks through the folder.

@@ -19,6 +19,7 @@ _COMMANDS = {
     "status": ("kling_async.cli.upkeep", "Show where a run stands."),
     "timeline": ("kling_async.cli.timeline", "Draw which task held which slot when, as SVG."),
     "retry": ("kling_async.cli.upkeep", "Try again what failed in a run."),
+    "fetch": ("kling_async.cli.fetch", "Fetch again what is missing or damaged; costs nothing."),
     "recover": ("kling_async.cli.upkeep", "Rebuild a lost or damaged journal; submits nothing."),
     "create": ("kling_async.cli.tasks", "Create one task."),
     "get": ("kling_async.cli.tasks", "Show one task."),

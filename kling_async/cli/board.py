@@ -20,6 +20,7 @@ from kling_async.protocol.events import (
     Event,
     Finished,
     LaneStopped,
+    PicturesFitted,
     Polled,
     Recovered,
     Refused,
@@ -28,6 +29,7 @@ from kling_async.protocol.events import (
     Submitted,
     Waiting,
 )
+from kling_async.protocol.fitting import Fitted
 
 __all__ = ["Board", "Failure", "JobLine", "Snapshot"]
 
@@ -114,6 +116,7 @@ class Board:
     _jobs: dict[str, _Job] = field(factory=dict, init=False)
     _failures: deque[Failure] = field(factory=lambda: deque(maxlen=KEPT_FAILURES), init=False)
     _submits: deque[float] = field(factory=deque, init=False)
+    _fits: set[Fitted] = field(factory=set, init=False)
     _polls: int = field(default=0, init=False)
     _recovered: int = field(default=0, init=False)
     _saved: int = field(default=0, init=False)
@@ -133,6 +136,7 @@ class Board:
             Finished: self._finished,
             Saved: self._kept,
             LaneStopped: self._stopped,
+            PicturesFitted: self._fitted,
         }
 
     def see(self, event: Event) -> None:
@@ -244,6 +248,13 @@ class Board:
         job.status = "recovered"
         job.note = "reply lost after sending; found by its external id, not sent twice"
         self._say(event.key, job.note)
+
+    def _fitted(self, event: PicturesFitted) -> None:
+        for each in event.fitted:
+            # The style of a thousand jobs is told once; the results have it for each.
+            if each not in self._fits:
+                self._fits.add(each)
+                self._say(event.key, f"made to fit: {each}")
 
     def _polled(self, event: Polled) -> None:
         self._polls += event.requests

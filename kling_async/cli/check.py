@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from attrs import define, field
 
+from kling_async.cli.intake import shares, takes_pictures, told_row
 from kling_async.cli.money import dollars, plural
 from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, reading_manifest, speaks
 from kling_async.errors import InvalidJob
+from kling_async.protocol.fitting import Fitted, PictureRules
+from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.pictures import Picture
+from kling_async.protocol.sources import ImageSource
+from kling_async.transport.fitting import require_pillow
+from kling_async.transport.stock import Stock
 
 __all__ = ["check_command", "refuse_bad_rows"]
 
@@ -27,94 +34,137 @@ _LISTED = 1000
 Examples:
   kling-async check jobs.jsonl
   kling-async check jobs.csv --json | jq .units
+  kling-async check photos --style watercolour.png --fit auto
 
 Exits with 0 if all rows are good and with 2 if any is bad.
 """,
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
+@takes_pictures
+@shares
 @speaks
-def check_command(*, manifest: Path, voice: Voice) -> None:
-    """Check every row and picture of MANIFEST and show the cost. Needs no key and sends nothing."""
+def check_command(
+    *,
+    manifest: Path,
+    voice: Voice,
+    shared: Mapping[str, Any],
+    fit: Literal["auto"] | None,
+    verify: Literal["header", "full"],
+) -> None:
+    """
+    Check every row and picture of MANIFEST and show the cost. Needs no key and sends nothing.
+
+    With --fit, show what would be changed of which picture.
+    """
     import anyio
 
-    finish(anyio.run(_check, manifest, voice))
+    finish(anyio.run(_check, manifest, shared, PictureRules(fit=fit, verify=verify), voice))
 
 
-async def refuse_bad_rows(manifest: Path) -> None:
+async def refuse_bad_rows(manifest: Path, shared: Mapping[str, Any], rules: PictureRules) -> None:
     """Raise ManifestError at the first bad row or picture of *manifest*."""
-    async for _, _, error in _Inspection().problems(manifest):
-        raise ManifestError(f"{manifest}: {error}; nothing was sent, since --strict was given")
+    async for _, _, found in _Inspection(rules).findings(manifest, shared):
+        if isinstance(found, InvalidJob):
+            raise ManifestError(f"{manifest}: {found}; nothing was sent, since --strict was given")
 
 
 @define(eq=False)
 class _Inspection:
-    """One look at a manifest, with the counts of what was found."""
+    """One look at a manifest under *rules*, with the counts of what was found."""
 
+    rules: PictureRules
     rows: int = 0
     bad: int = 0
     images: int = 0
     urls: int = 0
-    _pictures: OrderedDict[Path, InvalidJob | None] = field(factory=OrderedDict)
+    fitted: int = 0
+    # Pictures whose changes were told: the style of a thousand rows is told once.
+    _told: set[str] = field(factory=set, init=False)
+    _stock: Stock = field(factory=Stock, init=False)
+    # What was said of a file is said once for each field it is used in.
+    _wrong: OrderedDict[Path, InvalidJob] = field(factory=OrderedDict, init=False)
 
-    async def problems(self, manifest: Path) -> AsyncIterator[tuple[int, str, InvalidJob]]:
-        """Yield line, key and error of everything that is wrong; all pictures of a row are looked at."""
+    async def findings(
+        self, manifest: Path, shared: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[int, str, InvalidJob | Fitted]]:
+        """Yield line, key and error or change of everything that there is to tell; all pictures of a row are looked at."""
         from kling_async.batch.manifest import BadRow, at_line, read_manifest
 
         with reading_manifest():
-            rows = read_manifest(manifest)
+            rows = read_manifest(manifest, shared)
         for row in rows:
             self.rows += 1
             if isinstance(row, BadRow):
                 self.bad += 1
                 yield row.number, row.key, row.error
                 continue
-            wrong = [error async for error in self._wrong_pictures(row.job)]
-            for error in wrong:
-                yield row.number, row.key, at_line(row.number, error)
-            self.bad += bool(wrong)
+            wrong = False
+            async for each in self._look_at(row.job):
+                if isinstance(each, InvalidJob):
+                    wrong = True
+                    yield row.number, row.key, at_line(row.number, each)
+                else:
+                    yield row.number, row.key, each
+            self.bad += wrong
             self.images += 0 if wrong else row.job.n
 
-    async def _wrong_pictures(self, job: Any) -> AsyncIterator[InvalidJob]:
-        from kling_async.transport.pictures import inspect
-
+    async def _look_at(self, job: MultiImage) -> AsyncIterator[InvalidJob | Fitted]:
         for name, source in job.pictures():
-            if source.url is not None:
-                self.urls += 1
+            self.urls += source.url is not None or source.presign
+            if source.url is not None or source.presign:
                 continue
-            if source.path in self._pictures:
-                error = self._pictures[source.path]
-            else:
-                error = None
-                try:
-                    await inspect(source, name)
-                except InvalidJob as found:
-                    error = found
-                if source.path is not None:
-                    self._remember(source.path, error)
-            if error is not None:
-                yield InvalidJob.because(name, error.rule, error.value, error.remedy)
+            found = await self._take(source, name)
+            if isinstance(found, InvalidJob):
+                yield InvalidJob.because(name, found.rule, found.value, found.remedy)
+            elif found is not None and found.changes and found.name not in self._told:
+                self._told.add(found.name)
+                self.fitted += 1
+                yield Fitted(field=name, picture=found.name, changes=found.changes)
 
-    def _remember(self, path: Path, error: InvalidJob | None) -> None:
-        self._pictures[path] = error
-        if len(self._pictures) > _KEPT_PICTURES:
-            self._pictures.popitem(last=False)
+    async def _take(self, source: ImageSource, name: str) -> Picture | InvalidJob | None:
+        if source.path is not None and source.path in self._wrong:
+            return self._wrong[source.path]
+        try:
+            picture = await self._stock.look(source, name, self.rules)
+        except InvalidJob as error:
+            if source.path is not None:
+                self._remember(source.path, error)
+            return error
+        return picture if isinstance(picture, Picture) else None
+
+    def _remember(self, path: Path, error: InvalidJob) -> None:
+        self._wrong[path] = error
+        if len(self._wrong) > _KEPT_PICTURES:
+            self._wrong.popitem(last=False)
 
 
-async def _check(manifest: Path, voice: Voice) -> int:
-    inspection = _Inspection()
-    listed: list[dict[str, Any]] = []
-    tell: Callable[[dict[str, Any]], object] = listed.append if voice.json else _line_to(voice)
-    told = 0
-    async for number, key, error in inspection.problems(manifest):
-        told += 1
-        if not voice.json or told <= _LISTED:
-            tell(_problem(number, key, error))
-    _sum_up(manifest, inspection, listed, told, voice)
+async def _check(manifest: Path, shared: Mapping[str, Any], rules: PictureRules, voice: Voice) -> int:
+    require_pillow(rules)
+    inspection = _Inspection(rules)
+    problems, changes = _Listed(), _Listed()
+    async for number, key, found in inspection.findings(manifest, shared):
+        if not voice.json:
+            voice.data(f"{key}  {found}")
+        elif isinstance(found, Fitted):
+            changes.add(told_row(number, key, found))
+        else:
+            problems.add(_problem(number, key, found))
+    _sum_up(manifest, inspection, problems, changes, voice)
     return USAGE if inspection.bad else 0
 
 
-def _line_to(voice: Voice) -> Callable[[dict[str, Any]], object]:
-    return lambda problem: voice.data(f"{problem['key']}  {problem['message']}")
+@define
+class _Listed:
+    """The first of many things, and how many more there were."""
+
+    rows: list[Mapping[str, Any]] = field(factory=list)
+    left_out: int = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        if len(self.rows) < _LISTED:
+            self.rows.append(row)
+        else:
+            self.left_out += 1
 
 
 def _problem(number: int, key: str, error: InvalidJob) -> dict[str, Any]:
@@ -129,11 +179,7 @@ def _problem(number: int, key: str, error: InvalidJob) -> dict[str, Any]:
     }
 
 
-def _sum_up(
-    manifest: Path, found: _Inspection, listed: list[dict[str, Any]], told: int, voice: Voice
-) -> None:
-    from kling_async.protocol.jobs import MultiImage
-
+def _sum_up(manifest: Path, found: _Inspection, problems: _Listed, changes: _Listed, voice: Voice) -> None:
     units = found.images * MultiImage.units_per_image
     if voice.json:
         voice.emit(
@@ -146,12 +192,16 @@ def _sum_up(
                 "units": units,
                 "dollars": round(units * 0.0035, 4),
                 "urls_not_checked": found.urls,
-                "problems": listed,
-                "problems_left_out": told - len(listed),
+                "problems": problems.rows,
+                "problems_left_out": problems.left_out,
+                "fitted": changes.rows,
+                "fitted_left_out": changes.left_out,
             }
         )
     verdict = f"{found.bad:,} bad" if found.bad else "all good"
     voice.say(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
+    if found.fitted:
+        voice.say(f"{plural(found.fitted, 'picture')} to be changed to fit the rules, as listed")
     if found.urls:
         voice.say(f"{plural(found.urls, 'picture')} given as URL not looked at: the service fetches those")
     each = MultiImage.units_per_image

@@ -43,6 +43,10 @@ async def run_on_cluster(settings: Settings, voice: Voice) -> int:
     from kling_async.scale.dask import DaskEngine
 
     assert settings.engine is not None, "called for an engine"
+    if isinstance(settings.out, str):
+        raise ConfigError(
+            f"-o: expected a folder that this machine and all workers see, found {settings.out}; a cluster knows no stores"
+        )
     with reading_manifest():
         rows = read_manifest(settings.manifest)
     stage = KlingStage(

@@ -124,7 +124,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
         twice = len(emulator.tasks) - ending.statistics.creates
     code = _code(ending, manifest)
     if voice.json:
-        voice.emit(summary(ending, folder) | {"exit_code": code})
+        voice.emit(summary(ending, folder, folder) | {"exit_code": code})
     _say_end(folder, ending, whole, twice=twice, voice=voice)
     return code
 

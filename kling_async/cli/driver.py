@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import anyio
 from attrs import define, field, frozen
@@ -21,6 +22,7 @@ from kling_async.cli.views import View
 from kling_async.cli.voice import SOME_FAILED, Voice, exit_code
 from kling_async.client.kling import Kling
 from kling_async.errors import KlingError
+from kling_async.protocol.naming import TEMPLATE
 
 __all__ = ["Ending", "Orders", "drive"]
 
@@ -29,27 +31,31 @@ _SHOWN_IDS = 10
 
 @frozen(kw_only=True)
 class Orders:
-    """What to run: the *rows*, where *out* is, how (*budget*, *split*, *in_order*), and the words that *resume* it."""
+    """What to run: the *rows*, where *out* is, how (*budget*, *split*, *in_order*, *fit*), and the words that *resume* it."""
 
     rows: Iterable[Row | BadRow]
-    out: Path
+    out: Path | str
     resume: str
+    name: str = TEMPLATE
     journal: Path | None = None
     budget: int | None = None
     split: bool = False
     in_order: bool = False
     update: bool = False
+    fit: Literal["auto"] | None = None
+    verify: Literal["header", "full"] = "header"
 
 
 @frozen(kw_only=True)
 class Ending:
-    """How a run ended: *error* is what stopped it, *interruption* whether a person did."""
+    """How a run ended: *error* is what stopped it, *interruption* whether a person did, *fitted* counts changed pictures."""
 
     statistics: Statistics
     error: KlingError | None
     interruption: Interruption
     failed: tuple[Failed, ...] = ()
     failed_before: int = 0
+    fitted: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -74,6 +80,7 @@ class _Drive:
     error: KlingError | None = None
     failed: list[Failed] = field(factory=list)
     failed_before: int = 0
+    fitted: int = 0
 
     async def collect(self) -> None:
         try:
@@ -84,6 +91,7 @@ class _Drive:
 
     def _keep(self, outcome: Outcome) -> None:
         self.board.end(outcome)
+        self.fitted += 0 if isinstance(outcome, Skipped) else len(outcome.fitted)
         if isinstance(outcome, Failed) and len(self.failed) < _SHOWN_IDS:
             self.failed.append(outcome)
         # Rows that an earlier run has done are skipped as well; only these were not.
@@ -142,11 +150,14 @@ async def drive(
     batch = kling.batch(
         orders.rows,
         out=orders.out,
+        name=orders.name,
         journal=orders.journal,
         budget=orders.budget,
         split=orders.split,
         in_order=orders.in_order,
         update=orders.update,
+        fit=orders.fit,
+        verify=orders.verify,
     )
     run = _Drive(batch, orders, board, view, voice)
     board.on_note = view.note
@@ -170,6 +181,7 @@ async def drive(
         interruption=interruption,
         failed=tuple(run.failed),
         failed_before=run.failed_before,
+        fitted=run.fitted,
     )
 
 

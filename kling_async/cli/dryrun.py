@@ -10,21 +10,20 @@ from kling_async.cli.environment import Connection
 from kling_async.cli.money import dollars
 from kling_async.cli.voice import Voice
 from kling_async.protocol.endpoints import base_url
+from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Picture
-from kling_async.protocol.sources import ImageSource
-from kling_async.transport.pictures import inspect
+from kling_async.transport.fitting import require_pillow
+from kling_async.transport.stock import Stock
 
 __all__ = ["show_request"]
 
 
-async def show_request(job: MultiImage, connection: Connection, voice: Voice) -> None:
+async def show_request(job: MultiImage, connection: Connection, voice: Voice, rules: PictureRules) -> None:
     """Check the pictures of *job* and print its request; no key is needed and nothing is sent."""
-    pictures: dict[str, Picture | str] = {}
-    for name, source in job.pictures():
-        pictures[name] = (
-            source.url if source.url is not None else _elided(await inspect(source, name), source)
-        )
+    require_pillow(rules)
+    stock = Stock()
+    pictures = {name: _elided(await stock.look(source, name, rules)) for name, source in job.pictures()}
     address = connection.base_url or (None if connection.region else os.environ.get("KLING_BASE_URL"))
     region = connection.region or os.environ.get("KLING_REGION") or "global"
     url = base_url(address, region) + job.path
@@ -41,6 +40,9 @@ async def show_request(job: MultiImage, connection: Connection, voice: Voice) ->
     voice.say(f"dry run: nothing was sent; it would cost {job.units} units ≈ {dollars(job.units)}")
 
 
-def _elided(picture: Picture, source: ImageSource) -> Any:
-    header = picture.header
-    return f"(base64 of {source.describe()}: {header.format} {header.width}x{header.height}, {picture.size:,} bytes)"
+def _elided(picture: Picture | str) -> Any:
+    if isinstance(picture, str):
+        return picture
+    header, changes = picture.header, "".join(f"; {change}" for change in picture.changes)
+    kind = f"{header.format} {header.width}x{header.height}, {picture.size:,} bytes"
+    return f"(base64 of {picture.name}: {kind}{changes})"

@@ -8,15 +8,17 @@ results never mix: a task of an emulator that is gone must not be asked of the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from kling_async.errors import ConfigError
 from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import JobState
+from kling_async.protocol.naming import TEMPLATE
 
 __all__ = ["COMMAND", "Command", "States", "journal_of", "open_states"]
 
@@ -35,26 +37,48 @@ _GROUPS = {
 
 
 def journal_of(out: Path) -> Path:
-    """Return where the journal of the run in *out* lies unless told otherwise."""
-    return out / "journal.db"
+    """Return where the journal of the run in *out* lies: where its command put it, else in the folder."""
+    command = Command.of(out)
+    return Path(command.journal) if command and command.journal else out / "journal.db"
 
 
 @frozen(kw_only=True)
 class Command:
-    """What made a folder: the *manifest*, and whether it was *emulated*."""
+    """
+    What made a folder: the *manifest*, and whether it was *emulated*.
+
+    *out* is where its pictures are if that is an object store, *journal* where its journal is if that is elsewhere, both
+    empty otherwise. *name* is the template of its files.
+    *shared* is what all rows of a folder of pictures have, *fit* and *verify* are how pictures were taken in.
+    """
 
     manifest: str
     emulated: bool
+    out: str = ""
+    journal: str = ""
+    name: str = TEMPLATE
+    shared: Mapping[str, Any] = field(factory=dict)
+    fit: Literal["auto"] | None = None
+    verify: Literal["header", "full"] = "header"
 
     @classmethod
     def of(cls, out: Path) -> Command | None:
         """Read the command of *out*; None for a folder that has none."""
         try:
             row = json.loads((out / COMMAND).read_bytes())
-            return cls(manifest=str(row["manifest"]), emulated=bool(row["emulated"]))
+            return cls(
+                manifest=str(row["manifest"]),
+                emulated=bool(row["emulated"]),
+                out=str(row.get("out", "")),
+                journal=str(row.get("journal", "")),
+                name=str(row.get("name", TEMPLATE)),
+                shared=dict(row.get("shared", {})),
+                fit=row.get("fit"),
+                verify=row.get("verify", "header"),
+            )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{out / COMMAND}: expected what made this folder, found {error}; remove the file, or use another folder"
             ) from error

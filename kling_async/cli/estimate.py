@@ -60,11 +60,13 @@ class Estimate:
         return ", ".join(part for part in parts if part)
 
 
-def estimate(manifest: Path, journal: Path | None = None) -> Estimate:
+def estimate(
+    manifest: Path, journal: Path | None = None, shared: Mapping[str, object] | None = None
+) -> Estimate:
     """Count the rows of *manifest* by what *journal* knows of them; blocks. A bad row is one to do and asks for nothing."""
     found = Estimate()
     with open_states(journal) as states:
-        for number, fields in raw_records(manifest):
+        for number, fields in raw_records(manifest, shared):
             key, images = _key_and_images(number, fields)
             group = states.of(key) or "todo"
             setattr(found, group, getattr(found, group) + 1)

@@ -5,16 +5,39 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 
 from kling_async.cli.environment import connects
+from kling_async.cli.intake import shares, takes_pictures
 from kling_async.cli.voice import Voice, finish, speaks
+from kling_async.protocol.naming import TEMPLATE
 
 if TYPE_CHECKING:
     from kling_async.cli.running import Settings
 
-__all__ = ["run_command", "spends"]
+__all__ = ["Place", "run_command", "spends"]
+
+
+class Place(click.ParamType[Path | str]):
+    """A folder, as a path, or the URL of a place in an object store, as text."""
+
+    name = "place"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002 - click's signature
+    ) -> Path | str:
+        """Tell them apart by the scheme; a file URL is a folder, and what is neither is told by the run."""
+        text = str(value)
+        if text.lower().startswith("file://"):
+            return Path(url2pathname(urlsplit(text).path))
+        return text if "://" in text else Path(text)
+
 
 _SPENDING = (
     click.option("--slots", type=click.IntRange(min=1), help="Slots of the account, instead of finding out."),
@@ -43,13 +66,22 @@ def spends(command: Any) -> Any:
 Examples:
   kling-async run jobs.jsonl -o out --emulator
   kling-async run jobs.csv -o out --budget 5000 --yes
+  kling-async run jobs.csv -o s3://bucket/july --journal july/journal.db --budget 5000
+  kling-async run photos -o out --style watercolour.png --prompt "as a painting" --fit auto
 
 Running it again continues where it was left, even by a crash; nothing is paid for twice.
 """,
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for pictures and results."
+    "-o",
+    "--out",
+    type=Place(),
+    required=True,
+    help="Folder for pictures and results, or s3://, gs://, az://.",
+)
+@click.option(
+    "--name", metavar="TEMPLATE", default=TEMPLATE, show_default=True, help="What pictures are called."
 )
 @click.option(
     "--journal", type=click.Path(path_type=Path), help="Journal of the run.  [default: OUT/journal.db]"
@@ -62,11 +94,13 @@ Running it again continues where it was left, even by a crash; nothing is paid f
 )
 @click.option("--update", is_flag=True, help="Do rows anew that changed under their key since they ended.")
 @click.option("--strict", is_flag=True, help="Check everything first; send nothing if any row is bad.")
+@takes_pictures
+@shares
 @speaks
 @connects
 def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -> None:
     """
-    Run MANIFEST (JSONL, CSV, TSV) and save the pictures.
+    Run MANIFEST (JSONL, CSV, TSV, or a folder of pictures) and save the pictures.
 
     Shows the target and the cost first and asks once.
     """
@@ -78,8 +112,10 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     refuse_unasked(settings)
     if strict:
         from kling_async.cli.check import refuse_bad_rows
+        from kling_async.protocol.fitting import PictureRules
 
-        anyio.run(refuse_bad_rows, manifest)
+        rules = PictureRules(fit=settings.fit, verify=settings.verify)
+        anyio.run(refuse_bad_rows, manifest, settings.shared, rules)
     finish(anyio.run(_runner_of(settings), settings, voice))
 
 
@@ -91,9 +127,12 @@ def _runner_of(settings: Settings) -> Callable[[Settings, Voice], Awaitable[int]
         from kling_async.cli.running import run_manifest
 
         return run_manifest
-    if settings.emulator or settings.split or settings.in_order or settings.update:
+    unknown = settings.emulator or settings.split or settings.in_order or settings.update
+    pictures = settings.shared or settings.fit or settings.verify != "header" or settings.name != TEMPLATE
+    if unknown or pictures:
         raise click.UsageError(
-            "expected --engine without --emulator, --split, --in-order and --update, which a cluster does not know"
+            "expected --engine without --emulator, --split, --in-order, --update, --fit, --verify, --name and fields for "
+            "all rows, which a cluster does not know"
         )
     from kling_async.cli.cluster import run_on_cluster
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from kling_async.cli.environment import Connection, writable_folder
 from kling_async.cli.money import dollars, duration, plural
 from kling_async.cli.voice import Voice, error_fields, reading_manifest
+from kling_async.protocol.naming import TEMPLATE
 
 if TYPE_CHECKING:
     from kling_async.cli.board import Board
     from kling_async.cli.driver import Ending
+    from kling_async.cli.earlier import Command
     from kling_async.cli.estimate import Estimate
     from kling_async.client.kling import Kling
 
@@ -33,9 +35,10 @@ class Settings:
     """What the caller said of a run."""
 
     manifest: Path
-    out: Path
+    out: Path | str
     connection: Connection
     journal: Path | None = None
+    name: str = TEMPLATE
     slots: int | None = None
     budget: int | None = None
     split: bool = False
@@ -43,6 +46,9 @@ class Settings:
     yes: bool = False
     in_order: bool = False
     update: bool = False
+    shared: Mapping[str, Any] = field(factory=dict)
+    fit: Literal["auto"] | None = None
+    verify: Literal["header", "full"] = "header"
     engine: str | None = None
     slots_store: str | None = None
 
@@ -54,16 +60,58 @@ class Settings:
     @property
     def journal_path(self) -> Path:
         """Where the journal lies."""
-        return self.journal or self.out / "journal.db"
+        return self.journal or self.home / "journal.db"
+
+    @property
+    def home(self) -> Path:
+        """The folder of the run on this machine: OUT, or for an object store that of the journal."""
+        if isinstance(self.out, Path):
+            return self.out
+        if self.journal is None:
+            raise click.UsageError(
+                f"expected --journal FILE on this machine, since -o {self.out} keeps pictures only, found none"
+            )
+        return self.journal.parent
+
+    def command(self) -> Command:
+        """Return what the folder of the run remembers."""
+        from kling_async.cli.earlier import Command
+
+        elsewhere = self.journal is not None and self.journal != self.home / "journal.db"
+        return Command(
+            manifest=str(self.manifest.absolute()),
+            emulated=self.emulator,
+            out=self.out if isinstance(self.out, str) else "",
+            journal=str(self.journal_path.absolute()) if elsewhere else "",
+            name=self.name,
+            shared=self.shared,
+            fit=self.fit,
+            verify=self.verify,
+        )
 
     def again(self) -> str:
         """Return the command that continues the run."""
         words = ["kling-async", "run", str(self.manifest), "-o", str(self.out)]
         words += ["--journal", str(self.journal)] if self.journal else []
+        words += ["--name", self.name] if self.name != TEMPLATE else []
         words += ["--emulator"] if self.emulator else []
+        words += ["--fit", self.fit] if self.fit else []
+        words += ["--verify", self.verify] if self.verify != "header" else []
+        words += [word for name, value in self.shared.items() for word in (_OPTIONS[name], str(value))]
         words += ["--engine", self.engine] if self.engine else []
         words += ["--slots-store", self.slots_store] if self.slots_store else []
         return shlex.join(words)
+
+
+_OPTIONS = {
+    "scene_image": "--scene",
+    "style_image": "--style",
+    "prompt": "--prompt",
+    "negative_prompt": "--negative-prompt",
+    "n": "-n",
+    "aspect_ratio": "--aspect-ratio",
+    "model_name": "--model",
+}
 
 
 def refuse_unasked(settings: Settings) -> None:
@@ -83,20 +131,21 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
     from kling_async.batch.upkeep import forget_running
     from kling_async.cli.board import Board
     from kling_async.cli.driver import Orders, drive, monotonic
-    from kling_async.cli.earlier import Command
     from kling_async.cli.estimate import estimate
     from kling_async.cli.views import choose_view
 
     with reading_manifest():
-        rows = read_manifest(settings.manifest)
+        rows = read_manifest(settings.manifest, settings.shared)
     board = Board(monotonic)
     async with _client(settings, board) as (kling, target):
-        writable_folder(settings.out)
-        Command(manifest=str(settings.manifest.absolute()), emulated=settings.emulator).keep(settings.out)
+        writable_folder(settings.home)
+        settings.command().keep(settings.home)
         if settings.emulator and settings.journal_path.exists():
             # The emulator they ran on is gone, and they cost nothing.
             await forget_running(settings.journal_path)
-        counting = Counting(lambda: estimate(settings.manifest, settings.journal_path), board)
+        counting = Counting(
+            lambda: estimate(settings.manifest, settings.journal_path, settings.shared), board
+        )
         await counting.begin(wait=settings.asks)
         for line in (*target, *_plan(settings, counting.result)):
             voice.say(line)
@@ -106,12 +155,15 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
         orders = Orders(
             rows=rows,
             out=settings.out,
+            name=settings.name,
             journal=settings.journal,
             resume=settings.again(),
             budget=settings.budget,
             split=settings.split,
             in_order=settings.in_order,
             update=settings.update,
+            fit=settings.fit,
+            verify=settings.verify,
         )
         view = choose_view(voice, emulated=settings.emulator)
         beside = None if counting.result else counting.count
@@ -160,6 +212,7 @@ def _plan(settings: Settings, found: Estimate | None) -> list[str]:
         f"manifest  {settings.manifest}: {work}",
         f"output    {settings.out}",
         f"cost      {cost}{free}{budget}",
+        *(["intake    pictures are made to fit, each change is told"] if settings.fit else []),
     ]
 
 
@@ -185,21 +238,22 @@ class Counting:
             await anyio.to_thread.run_sync(self.count, abandon_on_cancel=True)
 
 
-def summary(ending: Ending, out: Path) -> dict[str, Any]:
-    """Return the end of a run as data."""
+def summary(ending: Ending, out: Path | str, home: Path) -> dict[str, Any]:
+    """Return the end of a run as data; *home* is the folder of its results."""
     stats = ending.statistics
     return {
         "succeeded": stats.succeeded,
         "failed": stats.failed,
         "skipped": stats.skipped,
         "failed_before": ending.failed_before,
+        "fitted": ending.fitted,
         "images": stats.images,
         "units": float(stats.units),
         "dollars": round(float(stats.units) * 0.0035, 4),
         "seconds": round(stats.seconds, 3),
         "slot_utilisation": stats.slot_utilisation,
         "out": str(out),
-        "results": str(out / "results.jsonl"),
+        "results": str(home / "results.jsonl"),
         "error": error_fields(ending.error) if ending.error else None,
         "interrupted": ending.interruption.signal is not None,
         "exit_code": ending.exit_code,
@@ -209,7 +263,7 @@ def summary(ending: Ending, out: Path) -> dict[str, Any]:
 def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
     stats = ending.statistics
     if voice.json:
-        voice.emit(summary(ending, settings.out))
+        voice.emit(summary(ending, settings.out, settings.home))
     free = " (emulated)" if settings.emulator else ""
     voice.say(
         f"{plural(stats.succeeded, 'job')} done, {plural(stats.images, 'image')} in {duration(stats.seconds)}, "
@@ -220,11 +274,13 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
         voice.say(
             f"{stats.skipped - ending.failed_before:,} had been done before, {ending.failed_before:,} failed before"
         )
-    voice.say(f"pictures  {settings.out / 'images'}")
-    voice.say(f"results   {settings.out / 'results.jsonl'}")
+    if ending.fitted:
+        voice.say(f"{plural(ending.fitted, 'picture')} changed to fit the rules; each is told in the results")
+    voice.say(f"pictures  {str(settings.out).rstrip('/')}/images")
+    voice.say(f"results   {settings.home / 'results.jsonl'}")
     if ending.error is not None:
         voice.warn(f"error: {ending.error}")
     if ending.error is not None or ending.interruption.signal is not None:
         voice.say(f"go on     {settings.again()}")
     if stats.failed or ending.failed_before:
-        voice.say(f"failed    kling-async retry {shlex.quote(str(settings.out))}")
+        voice.say(f"failed    kling-async retry {shlex.quote(str(settings.home))}")

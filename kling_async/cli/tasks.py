@@ -10,9 +10,11 @@ import anyio
 import click
 
 from kling_async.cli.environment import Connection, connects, writable_folder
+from kling_async.cli.intake import takes_pictures
 from kling_async.cli.report import show_task, show_tasks, task_fields
 from kling_async.cli.voice import Voice, exit_code, finish, speaks
 from kling_async.errors import InvalidJob, KlingError
+from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import ASPECT_RATIOS, DEFAULT_MODEL, MOST_IMAGES, MultiImage
 from kling_async.protocol.rows import job_from_row
 
@@ -66,6 +68,7 @@ Examples:
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=1800.0, help="Seconds to wait."
 )
 @click.option("--dry-run", is_flag=True, help="Show the request, pictures elided; no key, nothing sent.")
+@takes_pictures
 @speaks
 @connects
 def create_command(
@@ -73,14 +76,15 @@ def create_command(
 ) -> None:
     """Create one task and print its id."""
     waits = {name: options.pop(name) for name in ("out", "wait", "timeout")}
+    rules = PictureRules(fit=options.pop("fit"), verify=options.pop("verify"))
     row = {name: value for name, value in options.items() if value is not None} | _extra(extra)
     job = job_from_row(row | {"subject_images": list(row["subject_images"])}, None)
     if dry_run:
         from kling_async.cli.dryrun import show_request
 
-        anyio.run(show_request, job, connection, voice)
+        anyio.run(show_request, job, connection, voice, rules)
     else:
-        finish(anyio.run(_create, job, connection, voice, waits))
+        finish(anyio.run(_create, job, connection, voice, rules, waits))
 
 
 def _extra(text: str | None) -> dict[str, Any]:
@@ -94,10 +98,15 @@ def _extra(text: str | None) -> dict[str, Any]:
         ) from None
 
 
-async def _create(job: MultiImage, connection: Connection, voice: Voice, waits: dict[str, Any]) -> int:
+async def _create(
+    job: MultiImage, connection: Connection, voice: Voice, rules: PictureRules, waits: dict[str, Any]
+) -> int:
     out = writable_folder(waits["out"]) if waits["out"] else None
     async with connection.open() as kling:
-        handle = await kling.images.multi_image.create(job)
+        images = kling.with_options(fit=rules.fit, verify=rules.verify).images
+        handle = await images.multi_image.create(job)
+        for each in handle.fitted:
+            voice.say(f"made to fit: {each}")
         voice.say(f"created {handle.task_id}, external id {handle.external_task_id}")
         if out is None and not waits["wait"]:
             if voice.json:

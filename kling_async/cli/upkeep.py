@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,9 @@ from kling_async.errors import ConfigError
 
 __all__ = ["recover_command", "retry_command", "status_command"]
 
+# Days before the service deletes something from which on `status` warns.
+_SOON = 7.0
+
 _OUT = click.argument("out", type=click.Path(path_type=Path))
 
 
@@ -29,8 +35,11 @@ _OUT = click.argument("out", type=click.Path(path_type=Path))
 def status_command(*, out: Path, voice: Voice) -> None:
     """Show where the run in OUT stands, also while it runs."""
     status = anyio.run(read_status, journal_of(out))
+    days = status.days_left(datetime.now(UTC))
+    if days is not None and days <= _SOON:
+        voice.warn(_expiry(status, days, out))
     if voice.json:
-        voice.emit(_status_fields(status))
+        voice.emit(_status_fields(status, days))
         return
     for state, count in status.totals.items():
         voice.data(f"{state.value:<10} {count:>9,}")
@@ -38,10 +47,24 @@ def status_command(*, out: Path, voice: Voice) -> None:
         voice.data(f"  failed with {code}: {count:,}")
     voice.data(f"units      {status.units:>9,}  ≈ {dollars(status.units)}")
     if status.expires_at is not None:
-        voice.data(f"the service deletes the first unsaved pictures on {status.expires_at:%Y-%m-%d}")
+        voice.data(f"unsaved    {status.unsaved:>9,}  kept by the service until {status.expires_at:%Y-%m-%d}")
 
 
-def _status_fields(status: Status) -> dict[str, Any]:
+def _expiry(status: Status, days: float, out: Path) -> str:
+    assert status.expires_at is not None, "something is unsaved"
+    jobs = plural(status.unsaved, "job")
+    if days <= 0:
+        return (
+            f"warning: pictures of {jobs} are not saved, and the service keeps them for 30 days only, which ended on "
+            f"{status.expires_at:%Y-%m-%d}; see what is left: kling-async fetch {shlex.quote(str(out))}"
+        )
+    return (
+        f"warning: pictures of {jobs} are not saved, and the service deletes the first of them in "
+        f"{plural(math.ceil(days), 'day')}, on {status.expires_at:%Y-%m-%d}: kling-async fetch {shlex.quote(str(out))}"
+    )
+
+
+def _status_fields(status: Status, days: float | None) -> dict[str, Any]:
     return {
         "run": status.run,
         "totals": {state.value: count for state, count in status.totals.items()},
@@ -49,7 +72,9 @@ def _status_fields(status: Status) -> dict[str, Any]:
         "unfinished": status.unfinished,
         "units": status.units,
         "dollars": round(status.units * 0.0035, 4),
+        "unsaved": status.unsaved,
         "expires_at": status.expires_at.isoformat() if status.expires_at else None,
+        "expires_in_days": None if days is None else round(days, 2),
     }
 
 
@@ -69,7 +94,17 @@ Examples:
 def retry_command(*, out: Path, codes: tuple[str, ...], voice: Voice, **options: Any) -> None:
     """Try again what failed in OUT, as new attempts, and finish the run."""
     command = _command_of(out)
-    settings = Settings(manifest=Path(command.manifest), out=out, emulator=command.emulated, **options)
+    settings = Settings(
+        manifest=Path(command.manifest),
+        out=command.out or out,
+        journal=journal_of(out) if command.journal or command.out else None,
+        name=command.name,
+        emulator=command.emulated,
+        shared=command.shared,
+        fit=command.fit,
+        verify=command.verify,
+        **options,
+    )
     refuse_unasked(settings)
     if not settings.emulator:
         settings.connection.describe()  # what is wrong with it is told before anything changes
@@ -89,13 +124,16 @@ async def _reopen(journal: Path, codes: tuple[str, ...]) -> int:
 @connects
 def recover_command(*, out: Path, manifest: Path | None, connection: Connection, voice: Voice) -> None:
     """Rebuild the lost or damaged journal of OUT from the manifest and the service's list. Submits nothing."""
-    path = manifest or Path(_command_of(out).manifest)
+    command = Command.of(out) if manifest is not None else _command_of(out)
+    path = manifest or Path(command.manifest if command else "")
+    shared = command.shared if command is not None and path.is_dir() else None
+    place = command.out if command and command.out else out
 
     async def recover() -> None:
         with reading_manifest():
-            rows = read_manifest(path)
+            rows = read_manifest(path, shared)
         async with connection.open() as kling:
-            found = await kling.recover(rows, out=out)
+            found = await kling.recover(rows, out=place, journal=journal_of(out))
         old = str(found.old_journal) if found.old_journal else None
         if voice.json:
             voice.emit({"found": found.found, "absent": found.absent, "old_journal": old})

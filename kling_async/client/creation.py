@@ -27,6 +27,7 @@ from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Dropped, Recovered, Refused, Retried, Submitted, Waiting
+from kling_async.protocol.fitting import Fitted, PictureRules
 from kling_async.protocol.flows import Doubt, Look, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
@@ -41,6 +42,7 @@ class Rules:
 
     *persistent* calls (those of a batch) wait out an outage of the service, others raise it once *retries* are used
     up. After *stall_after* seconds in which no create was accepted, a full account and an outage are errors too.
+    *pictures* says how pictures are taken in.
     """
 
     timeouts: Timeouts = field(factory=Timeouts)
@@ -49,6 +51,7 @@ class Rules:
     stall_after: float = 600.0
     priority: int = 0
     party: Party | None = None
+    pictures: PictureRules = field(factory=PictureRules)
 
 
 @frozen(kw_only=True)
@@ -58,8 +61,8 @@ class Order:
 
     *adopt* says that a task which has that id already is this job's, as in `flows.submit()`. *ledger* is the job's page
     in a journal, *units* what it is to say the task costs. With *look* the service is asked for the external id first,
-    because an earlier execution of the job may have made the task. *veto* is asked when there are slots, and before anything is
-    sent: what it returns is raised instead.
+    because an earlier execution of the job may have made the task. *veto* is asked when there are slots, and before
+    anything is sent: what it returns is raised instead. *fitted* is what was changed of its pictures.
     """
 
     path: str
@@ -73,6 +76,7 @@ class Order:
     ledger: Ledger | None = None
     look: bool = False
     veto: Callable[[], KlingError | None] | None = None
+    fitted: tuple[Fitted, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -29,6 +29,7 @@ from kling_async.protocol.events import Dropped
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.limits import NeverFits
 from kling_async.protocol.retry import RetryQuota
+from kling_async.transport.stock import Stock
 
 __all__ = ["Engine"]
 
@@ -48,6 +49,7 @@ class Engine:
     emitter: Emitter
     poller: Poller
     journal_path: Path | None = None
+    stock: Stock = field(factory=Stock, repr=False)
     # Where the service is to report on tasks whose jobs name no address of their own.
     callback_url: str | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)

@@ -12,6 +12,7 @@ from attrs import define, field
 from kling_async.client.tracked import Tracked
 from kling_async.errors import TaskTimeout
 from kling_async.protocol.endpoints import seconds
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.tasks import Task
 
 __all__ = ["DEFAULT_WAIT", "TaskHandle"]
@@ -27,7 +28,8 @@ class TaskHandle:
 
     *task_id* is known at once for a task just created; for one that was found again with an external id it is empty
     until it was asked for. Leaving a wait, by time limit or cancellation, changes nothing for the task: it goes on and
-    is paid for, and any handle with its id can wait for it again.
+    is paid for, and any handle with its id can wait for it again. *fitted* is what was changed of its pictures to bring
+    them within the rules, for a task just created.
     """
 
     task_id: str
@@ -35,6 +37,7 @@ class TaskHandle:
     _attach: Callable[[], Awaitable[Tracked]] = field(repr=False)
     _retrieve: Callable[[str], Awaitable[Task]] = field(repr=False)
     _row: Tracked | None = field(default=None, repr=False)
+    fitted: tuple[Fitted, ...] = field(default=(), repr=False)
 
     def __await__(self) -> Generator[Any, None, Task]:
         return self.wait().__await__()

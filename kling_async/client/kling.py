@@ -22,6 +22,7 @@ from kling_async.client.link import Link
 from kling_async.client.multi_image import MultiImageResource
 from kling_async.client.poller import Poller
 from kling_async.client.queries import Queries
+from kling_async.client.resources import AccountResource, Images
 from kling_async.client.results import Downloads
 from kling_async.client.settings import Account, Settings, gather, proxy_of, shared, verifier_of
 from kling_async.client.sharing import Sharing
@@ -29,19 +30,24 @@ from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer, fingerprint
 from kling_async.protocol.callbacks import Verifier, private_address
 from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
+from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.limits import Limit
-from kling_async.protocol.packs import Pack
 from kling_async.protocol.tasks import Task
 from kling_async.slots.store import SlotStore
 from kling_async.transport.downloads import FetchRules
+from kling_async.transport.fitting import require_pillow
+from kling_async.transport.larder import Larder
 from kling_async.transport.sessions import Connection, Session
+from kling_async.transport.stock import Stock
+from kling_async.transport.turns import Turns
 
 if TYPE_CHECKING:
     import aiohttp
 
     from kling_async.batch.batch import Batch
     from kling_async.batch.entries import Input
+    from kling_async.batch.fetching import Fetched
     from kling_async.batch.upkeep import Recovered
 
 __all__ = ["Kling"]
@@ -66,6 +72,10 @@ class Kling:
     *callback_url* is where the outside world reaches the app that takes in callbacks (`kling_async.integrations`); a segment
     that nobody can guess is added to it, and each create without an address of its own names the result, `callbacks.address`.
     With *webhook_secret*, or `KLING_WEBHOOK_SECRET`, only callbacks signed with it are heeded.
+
+    *fit* `"auto"` brings pictures within the rules and tells what it changed, *verify* `"full"` decodes each one once, and
+    each result, to see that it is sound; both need the extra `images`. *picture_cache* is how many bytes of pictures that several jobs
+    use are kept ready to be sent.
 
     Raises `ConfigError` for credentials or options that cannot work.
     """
@@ -93,6 +103,9 @@ class Kling:
         callback_url: str | None = None,
         webhook_secret: str | None = None,
         on_event: Watcher | Iterable[Watcher] | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] = "header",
+        picture_cache: int = 64_000_000,
     ) -> None:
         self._store = None if isinstance(slots, int | str) else shared(slots)
         # A traceback may show local variables, so what is secret is in none from here on.
@@ -114,7 +127,7 @@ class Kling:
             raise error.with_traceback(None) from None
         finally:
             del proxy, base_url, webhook_secret
-        watchers = _watchers(on_event)
+        watchers, pictures = _watchers(on_event), _picture_rules(fit, verify)
         timeouts = Timeouts.of(timeout)
         clock = self._clock
         fetch = FetchRules(
@@ -124,13 +137,15 @@ class Kling:
             trust_env=trust_env,
         )
         self._base_url = settings.base_url
-        self._rules = Rules(timeouts=timeouts, retries=_retries(max_retries))
-        sessions = [Session(connection, session) for _ in settings.accounts]
+        self._rules = Rules(timeouts=timeouts, retries=_count("max_retries", max_retries), pictures=pictures)
+        turns, larder = Turns(), Larder(_count("picture_cache", picture_cache))
+        sessions = [Session(connection, session, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         if self._store is not None:
             _share(self._engine, self._store, clock)
         self._downloads = Downloads.under(fetch, clock, self._engine.emitter)
         self._engine.journal_path = None if journal is None else Path(journal)
+        self._engine.stock = Stock(larder)
         self._callbacks = _callbacks(self._engine, callback_url, verifier)
         self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
         for watcher in watchers:
@@ -158,16 +173,24 @@ class Kling:
         return self._callbacks
 
     def with_options(
-        self, *, timeout: float | Timeouts | None = None, max_retries: int | None = None
+        self,
+        *,
+        timeout: float | Timeouts | None = None,
+        max_retries: int | None = None,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Kling:
-        """Return a view of this client with other time limits or retries: same sessions, slots and poller."""
+        """Return a view of this client with other limits or ways with pictures: same sessions, slots and poller."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._is_view = True
         if timeout is not None:
             view._rules = evolve(view._rules, timeouts=Timeouts.of(timeout))
         if max_retries is not None:
-            view._rules = evolve(view._rules, retries=_retries(max_retries))
+            view._rules = evolve(view._rules, retries=_count("max_retries", max_retries))
+        now = view._rules.pictures
+        if fit is not None or verify is not None:
+            view._rules = evolve(view._rules, pictures=_picture_rules(fit or now.fit, verify or now.verify))
         return view
 
     def batch(
@@ -175,6 +198,7 @@ class Kling:
         jobs: Iterable[Input] | AsyncIterable[Input],
         *,
         out: str | PathLike[str] | None = None,
+        name: str = "{key}_{index}",
         journal: str | PathLike[str] | None = None,
         update: bool = False,
         total: int | None = None,
@@ -185,12 +209,15 @@ class Kling:
         max_failures: int | None = None,
         task_timeout: float | None = 1800.0,
         stall_after: float = 600.0,
+        fit: Literal["auto"] | None = None,
+        verify: Literal["header", "full"] | None = None,
     ) -> Batch:
         """
         Run many jobs; outcomes come as they finish, from an iterable that may be endless.
 
         Use `async with kling.batch(jobs) as batch: async for outcome in batch`, or the loop alone. With *out*, a folder,
-        pictures are saved to `out/images` and a line for each job to `out/results.jsonl`. *journal*, by default
+        pictures are saved to `out/images`, called *name*, and a line for each job to `out/results.jsonl`. *out* may also be
+        an object store (`s3://`, `gs://`, `az://`; extra `cloud`); the lines are then beside the journal. *journal*, by default
         `out/journal.db`, keeps every job's state: the same jobs with the same journal continue where they were left,
         even by a crash. A job that changed under its key since then is an error unless *update*. *budget* is the most
         units to commit, earlier runs included; *total* how many jobs there are, for the statistics. A job of more pictures
@@ -198,13 +225,15 @@ class Kling:
         *in_order* yields in the order of the jobs. `errors="raise"` ends the batch with the first failed
         job's error; *max_failures* after more failures than that. *task_timeout* bounds, in seconds, the wait for one
         task. After *stall_after* seconds in which the service accepted nothing, the batch ends with that error and
-        the rest of the jobs stays undone.
+        the rest of the jobs stays undone. *fit* and *verify*, which also holds for results, are as for the client; each outcome tells what was
+        `fitted`.
         """
         # The face of the package lies above its body: the one import that points downwards, made late.
         from kling_async.batch.batch import Batch, BatchOptions
 
         options = BatchOptions(
             out=out,
+            name=name,
             journal=journal,
             update=update,
             total=total,
@@ -216,19 +245,46 @@ class Kling:
             task_timeout=task_timeout,
             stall_after=stall_after,
         )
-        return Batch(self._engine, self._queries(MultiImage.path), jobs, options)
+        view = self.with_options(fit=fit, verify=verify)
+        return Batch(self._engine, view._queries(MultiImage.path), jobs, options)  # noqa: SLF001  # a view of this client
 
     async def recover(
-        self, jobs: Iterable[Input] | AsyncIterable[Input], *, out: str | PathLike[str]
+        self,
+        jobs: Iterable[Input] | AsyncIterable[Input],
+        *,
+        out: str | PathLike[str],
+        journal: str | PathLike[str] | None = None,
     ) -> Recovered:
         """
         Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
 
-        Submits nothing. The old journal is moved aside.
+        Submits nothing. The old journal is moved aside. The arguments are those of the `batch()`.
         """
+        from kling_async.batch.options import BatchOptions
         from kling_async.batch.upkeep import rebuild
 
-        return await rebuild(self._engine, self._queries(MultiImage.path), jobs, Path(out))
+        options = BatchOptions(out=out, journal=journal)
+        return await rebuild(self._engine, self._queries(MultiImage.path), jobs, options)
+
+    async def fetch(
+        self,
+        *,
+        out: str | PathLike[str],
+        name: str = "{key}_{index}",
+        verify: Literal["header", "full"] | None = None,
+        journal: str | PathLike[str] | None = None,
+    ) -> Fetched:
+        """
+        Fetch the pictures of the run in *out* that were never saved, are missing, or are damaged.
+
+        Works as long as the service has them, 30 days, and submits nothing. The arguments are those of the `batch()`.
+        """
+        from kling_async.batch.fetching import fetch
+        from kling_async.batch.options import BatchOptions
+
+        options = BatchOptions(out=out, name=name, journal=journal)
+        view = self.with_options(verify=verify)
+        return await fetch(view._queries(MultiImage.path), options)  # noqa: SLF001  # a view of this client
 
     async def __aenter__(self) -> Self:
         self._engine.enter()
@@ -317,28 +373,16 @@ def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Lin
     return lambda link, path, task: Queries(engine, downloads, rules, path).bound(link, task)
 
 
-class Images:
-    """The image endpoints of one client."""
+def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"]) -> PictureRules:
+    rules = PictureRules(fit=fit, verify=verify)
+    require_pillow(rules)
+    return rules
 
-    def __init__(self, multi_image: MultiImageResource) -> None:
-        self.multi_image = multi_image
 
-
-class AccountResource:
-    """What the service tells about an account."""
-
-    def __init__(self, engine: Engine, rules: Rules) -> None:
-        self._engine = engine
-        self._rules = rules
-
-    async def packs(self) -> tuple[Pack, ...]:
-        """Return the resource packs of the last year, of all accounts; free, and asked at most once a second."""
-        self._engine.enter()
-        patience = self._engine.patience(self._rules.retries, self._rules.timeouts)
-        found: list[Pack] = []
-        for link in self._engine.links:
-            found += await link.packs(self._rules.timeouts, patience)
-        return tuple(found)
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name}: expected a whole number from 0 up, found {value!r}")
+    return value
 
 
 def _watchers(given: Watcher | Iterable[Watcher] | None) -> tuple[Watcher, ...]:
@@ -351,9 +395,3 @@ def _watchers(given: Watcher | Iterable[Watcher] | None) -> tuple[Watcher, ...]:
                 f"on_event: expected a function or a list of them, found {type(watcher).__name__}"
             )
     return watchers
-
-
-def _retries(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"max_retries: expected a whole number from 0 up, found {value!r}")
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack, overload
 from attrs import define, evolve, field
 
 from kling_async.client.creation import Order
+from kling_async.client.emitter import Emitter
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
 from kling_async.client.pages import attach_page, close_page_with, open_page
 from kling_async.client.queries import Queries
@@ -18,19 +20,22 @@ from kling_async.errors import KlingError
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
 from kling_async.protocol.bodies import Body
+from kling_async.protocol.events import PicturesFitted
+from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Picture
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE, find_request
 from kling_async.protocol.sources import ImageSource
 from kling_async.protocol.tasks import Task
-from kling_async.transport.pictures import inspect
 
 __all__ = ["ImageInput", "MultiImageFields", "MultiImageResource", "prepare"]
+
+_log = logging.getLogger("kling_async")
 
 _Tasks: TypeAlias = list[Task]
 _Handles: TypeAlias = list[TaskHandle]
 
-# What may be given for a picture; a PIL image is any object with *save*, *size* and *mode*.
+# What may be given for a picture; a PIL image is any object with *save*, *size* and *mode*, a file any with *read*.
 ImageInput: TypeAlias = str | os.PathLike[str] | bytes | ImageSource | Any
 
 
@@ -53,25 +58,33 @@ class MultiImageFields(TypedDict, total=False):
 
 
 async def prepare(
+    queries: Queries,
     job: MultiImage,
     external_task_id: str,
-    callback_url: str | None = None,
     *,
     key: str = "",
     ledger: Ledger | None = None,
     veto: Callable[[], KlingError | None] | None = None,
 ) -> Order:
-    """
-    Check the pictures of *job* and put its order together; raises `InvalidJob`, and nothing was sent.
-
-    *callback_url* is for a job that has none of its own.
-    """
+    """Take in the pictures of *job* and put its order together; raises `InvalidJob`, and nothing was sent."""
     pictures: dict[str, Picture | str] = {}
+    fitted: tuple[Fitted, ...] = ()
     for name, source in job.pictures():
-        pictures[name] = source.url if source.url is not None else await inspect(source, name)
+        if source.url is not None:
+            pictures[name] = source.url
+            continue
+        found = pictures[name] = await queries.engine.stock.take(source, name, queries.rules.pictures)
+        if isinstance(found, Picture) and found.changes:
+            fitted += (Fitted(field=name, picture=found.name, changes=found.changes),)
+    if fitted:
+        _tell(queries.engine.emitter, key or job.key or "", external_task_id, fitted)
+    if ledger is not None and (fitted or ledger.record.result):
+        # Whoever takes the job up after a crash is to tell of it too.
+        told = {"fitted": [each.as_json() for each in fitted]} if fitted else None
+        ledger.record = ledger.record.revised(result=told)
     fields = job.body(external_task_id, pictures)
-    if callback_url is not None:
-        fields.setdefault("callback_url", callback_url)
+    if queries.engine.callback_url is not None:
+        fields.setdefault("callback_url", queries.engine.callback_url)
     return Order(
         path=job.path,
         model=job.model_name,
@@ -83,7 +96,15 @@ async def prepare(
         units=job.units,
         ledger=ledger,
         veto=veto,
+        fitted=fitted,
     )
+
+
+def _tell(emitter: Emitter, key: str, external_task_id: str, fitted: tuple[Fitted, ...]) -> None:
+    for each in fitted:
+        _log.info("job %s: made to fit: %s", key or external_task_id, each)
+    if emitter.active:
+        emitter.emit(PicturesFitted(account="", key=key, external_task_id=external_task_id, fitted=fitted))
 
 
 @define(eq=False)
@@ -121,7 +142,7 @@ class MultiImageResource:
         try:
             with queries.engine.claims.claim(external_task_id):
                 ledger = await open_page(queries.engine, job, external_task_id)
-                order = await prepare(job, external_task_id, queries.engine.callback_url, ledger=ledger)
+                order = await prepare(queries, job, external_task_id, ledger=ledger)
                 link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
         except BaseException as error:
             error.add_note(f"external_task_id: {external_task_id}")
@@ -134,6 +155,7 @@ class MultiImageResource:
             lambda: queries.attach(external_task_id),
             lambda asked: queries.task(link, asked),
             row,
+            order.fitted,
         )
 
     @overload

@@ -28,6 +28,11 @@ class Queries:
     rules: Rules
     path: str
 
+    @property
+    def full(self) -> bool:
+        """Whether pictures are decoded before they count as whole."""
+        return self.rules.pictures.verify == "full"
+
     async def get(self, link: Link, request: Request) -> Envelope:
         """Send *request*, which only reads, as often as the rules allow."""
         self.engine.enter()
@@ -121,7 +126,7 @@ class Queries:
     def keeper(self, link: Link, task: Task) -> Keeper:
         """Return what fetches the pictures of *task*."""
         stem = task.external_task_id or task.task_id
-        return Keeper(self.downloads, stem, task, link.name, lambda: self.task(link, task.task_id))
+        return Keeper(self.downloads, stem, task, link.name, lambda: self.task(link, task.task_id), self.full)
 
 
 def _not_found(trouble: ApiError) -> TaskNotFound:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
 import anyio
-import anyio.to_thread
 from attrs import define, field, frozen
 
 from kling_async._frames import without_frames
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
-from kling_async.errors import DownloadError, KlingError, LinkExpired
+from kling_async.errors import ApiError, ConfigError, DownloadError, KlingError, LinkExpired
+from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.events import Saved, SaveFailed
-from kling_async.protocol.naming import file_stem
+from kling_async.protocol.naming import TEMPLATE, file_stem
 from kling_async.protocol.retry import Pacing
 from kling_async.protocol.tasks import ResultImage, Task
-from kling_async.transport.results import FetchRules, ResultSession, SavedFile
+from kling_async.transport.downloads import FetchRules
+from kling_async.transport.files import FolderShelf
+from kling_async.transport.results import ResultSession
+from kling_async.transport.shelves import SavedFile, Shelf
 
-__all__ = ["Downloads", "Keeper"]
+__all__ = ["Downloads", "Keeper", "gone"]
 
 T = TypeVar("T")
 
@@ -39,6 +43,14 @@ _TRIES = 4
 _AT_ONCE = 16
 
 
+def _url(image: ResultImage) -> str:
+    return image.url
+
+
+def _watermark_url(image: ResultImage) -> str:
+    return image.watermark_url or ""
+
+
 @define(eq=False)
 class Downloads:
     """Fetches result pictures, some at once; transfers that break are tried again."""
@@ -53,9 +65,9 @@ class Downloads:
         """Fetch pictures under *rules*."""
         return cls(ResultSession(rules, 2 * _AT_ONCE), clock, emitter)
 
-    async def save(self, url: str, folder: Path, stem: str) -> SavedFile:
-        """Write the picture at *url* to *folder* as *stem* with the extension of its content."""
-        return await self._try(lambda session: session.save(url, folder=folder, stem=stem))
+    async def save(self, url: str, shelf: Shelf, stem: str, *, full: bool = False) -> SavedFile:
+        """Put the picture at *url* onto *shelf* as *stem* with the extension of its content; *full* decodes it first."""
+        return await self._try(lambda session: session.save(url, shelf=shelf, stem=stem, full=full))
 
     async def read(self, url: str) -> bytes:
         """Return the bytes of the picture at *url*."""
@@ -85,7 +97,7 @@ class Keeper:
     """
     Fetches the pictures of one task, asking the task for a fresh link where the old one no longer works.
 
-    *retrieve* asks the service for the task as it is now.
+    *retrieve* asks the service for the task as it is now; with *full* pictures are decoded before they are kept.
     """
 
     _downloads: Downloads
@@ -93,29 +105,40 @@ class Keeper:
     _task: Task
     _account: str
     _retrieve: Callable[[], Awaitable[Task]]
+    _full: bool = False
 
     async def save(self, image: ResultImage, folder: str | PathLike[str], name: str | None = None) -> Path:
         """Write *image* into *folder*; see `ResultImage.save()`."""
-        stem = file_stem("{key}_{index}", self._stem, image.index) if name is None else _plain(name)
-        saved = await self.keep(image, Path(folder), stem)
-        return saved.path
+        if "://" in str(folder):
+            raise ConfigError(
+                f"folder: expected a folder of this machine, found {str(folder)!r}; batches save to object stores (out=)"
+            )
+        stem = file_stem(TEMPLATE, self._stem, image.index) if name is None else _plain(name)
+        saved = await self.keep(image, FolderShelf(Path(folder)), stem)
+        assert isinstance(saved.location, Path), "a folder keeps files"
+        return saved.location
 
-    async def keep(self, image: ResultImage, folder: Path, stem: str, *, key: str = "") -> SavedFile:
-        """Write *image* into *folder* as *stem* and tell what was written, to watchers as a picture of the job *key*."""
+    async def keep(
+        self, image: ResultImage, shelf: Shelf, stem: str, *, key: str = "", watermarked: bool = False
+    ) -> SavedFile:
+        """
+        Put *image* onto *shelf* as *stem* and tell what is there, to watchers as a picture of the job *key*.
+
+        *watermarked* takes the other picture, with the service's watermark, which there must be.
+        """
         downloads, begin = self._downloads, self._downloads.clock.now()
+        which = _watermark_url if watermarked else _url
+        fetch = partial(downloads.save, shelf=shelf, stem=stem, full=self._full)
         try:
-            await anyio.to_thread.run_sync(lambda: folder.mkdir(parents=True, exist_ok=True))
-            saved = await self._renewing(image, lambda url: downloads.save(url, folder, stem))
+            saved = await self._renewing(image, fetch, which)
         except KlingError as error:
             if downloads.emitter.active:
                 seconds = downloads.clock.now() - begin
                 downloads.emitter.emit(SaveFailed(**self._named(key), error=error, seconds=seconds))
             raise
         if downloads.emitter.active:
-            seconds = downloads.clock.now() - begin
-            downloads.emitter.emit(
-                Saved(**self._named(key), path=str(saved.path), size=saved.size, seconds=seconds)
-            )
+            seconds, path = downloads.clock.now() - begin, str(saved.location)
+            downloads.emitter.emit(Saved(**self._named(key), path=path, size=saved.size, seconds=seconds))
         return saved
 
     def _named(self, key: str) -> _Names:
@@ -130,23 +153,53 @@ class Keeper:
         """Return the bytes of *image*."""
         return await self._renewing(image, self._downloads.read)
 
-    async def _renewing(self, image: ResultImage, fetch: Callable[[str], Awaitable[T]]) -> T:
+    async def _renewing(
+        self,
+        image: ResultImage,
+        fetch: Callable[[str], Awaitable[T]],
+        which: Callable[[ResultImage], str] = _url,
+    ) -> T:
         try:
-            return await self._fetched(image, fetch)
+            return await self._fetched(image, fetch, which)
         except (KlingError, asyncio.CancelledError) as error:
             # The frames below have the signed URL among their variables.
             raise without_frames(error)  # noqa: B904  # the same error, with what led to it
 
-    async def _fetched(self, image: ResultImage, fetch: Callable[[str], Awaitable[T]]) -> T:
+    async def _fetched(
+        self,
+        image: ResultImage,
+        fetch: Callable[[str], Awaitable[T]],
+        which: Callable[[ResultImage], str],
+    ) -> T:
         try:
-            return await fetch(image.url)
-        except LinkExpired:
-            fresh = next((one for one in (await self._retrieve()).images if one.index == image.index), None)
-            if fresh is None or fresh.url == image.url:
+            return await fetch(which(image))
+        except LinkExpired as expired:
+            url = which(await self._renewed(image, expired))
+            if url == which(image):
                 raise
-        return await fetch(fresh.url)
+        return await fetch(url)
+
+    async def _renewed(self, image: ResultImage, expired: LinkExpired) -> ResultImage:
+        """Ask the task for *image* again; the image as it was if it is not shown any more."""
+        try:
+            task = await self._retrieve()
+        except ApiError as error:
+            if not is_not_found(error.code, error.message):
+                raise
+            raise gone(error, expired.url) from error
+        return next((one for one in task.images if one.index == image.index), image)
+
+
+def gone(reason: ApiError, url: str = "") -> LinkExpired:
+    """Make the error for pictures whose task the service has deleted; *reason* is how it said so."""
+    return LinkExpired(
+        f"the service no longer has the task and its pictures, which it keeps for 30 days ({reason.message}); "
+        "'retry' makes them anew, at their full price",
+        url,
+        gone=True,
+    )
 
 
 def _plain(name: str) -> str:
     # The caller's own name for one picture is sanitised like any other.
-    return file_stem("{key}_{index}", Path(name).stem, 0).removesuffix("_0")
+    return file_stem(TEMPLATE, Path(name).stem, 0).removesuffix("_0")

@@ -19,7 +19,7 @@ from attrs import define, evolve, field, frozen
 
 from kling_async.client.engine import Engine
 from kling_async.client.kling import Kling
-from kling_async.errors import ConfigError
+from kling_async.errors import ApiError, ConfigError, SubmissionUnknown
 from kling_async.protocol import events
 
 __all__ = ["Board", "Live", "Reader", "TaskState", "live", "state_after"]
@@ -28,13 +28,17 @@ __all__ = ["Board", "Live", "Reader", "TaskState", "live", "state_after"]
 _MOST = 10_000
 # States that are read in one go, some 10 KB of text.
 _AT_ONCE = 64
+# A job that left without a task; the only end after which the same id may begin again.
+_DROPPED = "dropped"
 
 
 @frozen(kw_only=True)
 class TaskState:
     """
-    Where one task stands: *status* is the service's word, or `waiting` before it has one. *version* numbers the change.
+    Where one task stands; *version* numbers the change.
 
+    *status* is the service's word, or `waiting` before there is a task, `dropped` if none comes of it and `unknown` while
+    nobody can tell.
     Whoever watches sees what `public()` returns, which has no address and no picture.
     """
 
@@ -64,7 +68,13 @@ def state_after(event: events.Event) -> TaskState | None:
     match event:
         case events.Waiting() | events.Refused():
             return _state(event)
-        case events.Submitted():
+        case events.Dropped(error=SubmissionUnknown()):
+            return _state(event, status="unknown")
+        case events.Dropped(error=error):
+            # Other messages may name files and hosts.
+            reason = error.message if isinstance(error, ApiError) else ""
+            return _state(event, status=_DROPPED, reason=reason, ended=True)
+        case events.Submitted() | events.Resumed():
             return _state(event, task_id=event.task_id, status="submitted")
         case events.StatusChanged():
             return _state(event, task_id=event.task_id, status=event.status)
@@ -75,7 +85,13 @@ def state_after(event: events.Event) -> TaskState | None:
 
 
 def _state(
-    event: events.Waiting | events.Refused | events.Submitted | events.StatusChanged | events.Finished,
+    event: events.Waiting
+    | events.Refused
+    | events.Dropped
+    | events.Submitted
+    | events.Resumed
+    | events.StatusChanged
+    | events.Finished,
     **changes: Any,
 ) -> TaskState:
     return TaskState(external_task_id=event.external_task_id, key=event.key, **changes)
@@ -145,14 +161,17 @@ class Board:
     def see(self, event: events.Event) -> None:
         """Take in an event of a client."""
         state = state_after(event)
-        if state is not None:
+        # A task that is taken up again may be further than its beginning.
+        if state is not None and not (isinstance(event, events.Resumed) and self.find(event.task_id)):
             self.post(state)
 
     def post(self, state: TaskState) -> None:
-        """Take in *state*; one that has ended stays so, and one that says nothing new is passed over."""
+        """Take in *state*; a task that has ended stays so, and what says nothing new is passed over."""
         known = self._states.get(state.external_task_id)
-        if known is not None and (known.ended or evolve(state, version=known.version) == known):
-            return
+        if known is not None:
+            over = known.ended and known.status != _DROPPED
+            if over or evolve(state, version=known.version) == known:
+                return
         self._version += 1
         self._states[state.external_task_id] = evolve(state, version=self._version)
         self._states.move_to_end(state.external_task_id)

@@ -33,7 +33,7 @@ from kling_async.errors import DownloadError, JournalError, KlingError, Submissi
 from kling_async.integrations.board import Board, TaskState, state_after
 from kling_async.integrations.promises import Promises
 from kling_async.protocol.endpoints import seconds
-from kling_async.protocol.events import Event, Finished
+from kling_async.protocol.events import Dropped, Event, Finished
 from kling_async.protocol.jobs import MultiImage
 
 __all__ = ["JobReport", "Jobs"]
@@ -280,8 +280,8 @@ class Jobs:
 
     def _see(self, event: Event) -> None:
         state = state_after(event)
-        if state is None or state.key not in self._taken:
-            return
+        if state is None or state.key not in self._taken or isinstance(event, Dropped):
+            return  # what is dropped stays open, or is told when it is written down
         if isinstance(event, Finished):
             if event.status == "failed":
                 return  # told when it is written down
@@ -293,5 +293,5 @@ def _report(outcome: Succeeded | Failed, folder: Path) -> dict[str, Any]:
     if isinstance(outcome, Failed):
         task_id = outcome.task.task_id if outcome.task else ""
         return {"status": "failed", "task_id": task_id, "error": describe_error(outcome.error)}
-    files = [file.relative_to(folder).as_posix() for file in outcome.files]
+    files = [Path(file).relative_to(folder).as_posix() for file in outcome.files]
     return {"status": "succeeded", "task_id": outcome.task.task_id, "files": files}

@@ -45,6 +45,8 @@ def _job(event: Any) -> str:
 # What is said of each kind of event, and how loud: what is normal at DEBUG, a job's way at INFO, trouble above.
 _LINES: dict[type, _Line] = {
     events.Waiting: (logging.DEBUG, lambda e: f"{_job(e)} waits for {e.slots} slots"),
+    # The client itself says it at INFO, a line for each picture.
+    events.PicturesFitted: (logging.DEBUG, lambda e: f"pictures of {_job(e)} were made to fit"),
     events.Submitted: (logging.INFO, lambda e: f"{_job(e)} is task {e.task_id}"),
     events.Refused: (logging.DEBUG, lambda e: f"{_job(e)} was refused with code {e.code} and waits"),
     events.Retried: (
@@ -62,6 +64,7 @@ _LINES: dict[type, _Line] = {
         logging.DEBUG,
         lambda e: f"asked about {e.waiting} tasks in {e.requests} requests, {e.ended} ended",
     ),
+    events.StatusChanged: (logging.DEBUG, lambda e: f"task {e.task_id} is {e.status}"),
     events.Finished: (logging.INFO, _finished),
     events.Detached: (
         logging.WARNING,

@@ -309,7 +309,7 @@ def _open(path: Path, begin: dict[str, str], instead_of: Callable[[Path], None] 
         is_new = "run" not in found
         meta = {"clean": "no", "rebuilt": "no"} | (begin if is_new else {}) | found
         storage.set_meta(meta | {"clean": "no"})
-        reader = Storage.open(path)
+        reader = storage.again()
         undo.pop_all()
     rebuilt = meta["rebuilt"]
     return (

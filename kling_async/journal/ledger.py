@@ -73,7 +73,8 @@ class Ledger:
 
     def failed(self, result: Mapping[str, Any], *, lost: bool = False) -> None:
         """Note that the job ended without pictures; *result* is its line."""
-        to = JobState.LOST if lost and self.record.state is JobState.SUBMITTED else JobState.FAILED
+        paid = self.record.state in {JobState.SUBMITTED, JobState.SUCCEEDED}
+        to = JobState.LOST if lost and paid else JobState.FAILED
         self._move(to, result=result, error=result.get("error"), ended_at=self._wall())
 
     def again(self, attempt: int | None = None) -> None:

@@ -159,6 +159,15 @@ class Storage:
         except (sqlite3.Error, OSError) as error:
             raise trouble(path, error) from error
 
+    def again(self) -> Storage:
+        """Open the same file once more, which need not be examined again."""
+        try:
+            db = _connect(self.path)
+            db.execute("PRAGMA cache_size = -16000")
+            return Storage(self.path, db)
+        except sqlite3.Error as error:
+            raise trouble(self.path, error) from error
+
     def write(self, records: Iterable[JobRecord]) -> None:
         """Write *records* in one durable transaction; raises `JournalError`, and then nothing was written."""
         try:
@@ -204,6 +213,11 @@ class Storage:
         with closing(self._db.execute(_SELECT)) as cursor:
             while rows := cursor.fetchmany(1000):
                 yield from map(_record, rows)
+
+    def page(self, after: str, count: int) -> list[JobRecord]:
+        """Return the next *count* jobs whose keys come after *after*, in the order of their keys."""
+        rows = self._db.execute(f"{_SELECT} WHERE key > ? ORDER BY key LIMIT ?", (after, count))
+        return [_record(row) for row in rows]
 
     def totals(self) -> dict[str, int]:
         """Count the jobs by state."""

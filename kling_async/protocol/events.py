@@ -21,6 +21,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from kling_async.errors import KlingError
+from kling_async.protocol.fitting import Fitted
 
 __all__ = [
     "Detached",
@@ -31,6 +32,7 @@ __all__ = [
     "LaneMoved",
     "LaneStopped",
     "Missed",
+    "PicturesFitted",
     "Polled",
     "Recovered",
     "Refused",
@@ -60,6 +62,13 @@ class Waiting(_JobEvent):
 
     slots: int
     model: str = ""
+
+
+@frozen(kw_only=True)
+class PicturesFitted(_JobEvent):
+    """Pictures of a job were changed to bring them within the rules; no account is chosen yet."""
+
+    fitted: tuple[Fitted, ...]
 
 
 @frozen(kw_only=True)
@@ -236,6 +245,7 @@ class Missed:
 
 Event: TypeAlias = (
     Waiting
+    | PicturesFitted
     | Submitted
     | Refused
     | Retried

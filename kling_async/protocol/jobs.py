@@ -187,8 +187,8 @@ class MultiImage:
     """
     One to nine pictures made of subjects, a scene and a style (`/v1/images/multi-image2image`).
 
-    Pictures may be a path, an http(s) URL, bytes, a PIL image or an `ImageSource`; files are looked at when the job
-    is checked or sent. *prompt* and *negative_prompt* hold up to 2500 characters, *subject_images* one to four
+    Pictures may be a path, an http(s), s3, gs or az URL, bytes, an open file, a PIL image or an `ImageSource`; files are
+    looked at when the job is checked or sent. *prompt* and *negative_prompt* hold up to 2500 characters, *subject_images* one to four
     pictures, *n* is 1 to 9. *watermark* asks for watermarked copies as well. *key* is the caller's name for the job
     and is never sent; *external_task_id* names the task at the service and must be unique for the account. *extra*
     goes into the body as it is and cannot hold what has a field of its own.
@@ -257,22 +257,12 @@ class MultiImage:
         """
         Return a hash of what the job asks for, 32 hex digits: the same job, the same text, on every machine.
 
-        Files count by their path, in a manifest by that which stands there, so that its folder can be moved; bytes
-        and PIL images count by their content. *key* and *external_task_id* are names, not content.
+        Pictures count by `ImageSource.identity()`: what is changed to make them fit does not, nor does the folder of a
+        manifest, so that it can be moved. *key* and *external_task_id* are names, not content.
         """
-        named = {name: _identity(source) for name, source in self.pictures()}
+        named = {name: source.identity() for name, source in self.pictures()}
         text = _SORTED([self.body(None, dict.fromkeys(named, "")), named])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 _SORTED = json.JSONEncoder(sort_keys=True).encode
-
-
-def _identity(source: ImageSource) -> str:
-    if source.data is not None:
-        return hashlib.sha256(source.data).hexdigest()
-    if source.image is not None:
-        pixels: bytes = source.image.tobytes()  # type: ignore[attr-defined]  # a PIL image, which the core never imports
-        return f"{source.describe()} {hashlib.sha256(pixels).hexdigest()}"
-    path = source.written or source.path
-    return source.url or (path.as_posix() if path else "")

@@ -2,8 +2,8 @@
 The life of a job in a journal: which states there are, and which may follow which.
 
     (new) ──intend──> SUBMITTING ──made──> SUBMITTED ──ended──> SUCCEEDED ──saved──> DONE
-                        │  ▲  │                │  │
-                        │  │  └─doubt─> UNKNOWN│  └──> FAILED, LOST
+                        │  ▲  │                │  │                │
+                        │  │  └─doubt─> UNKNOWN│  └──> FAILED, LOST└──gone──> LOST
           PENDING <─free┘  └──intend── PENDING │
                                                └──> FAILED
 
@@ -28,7 +28,7 @@ from attrs import fields, frozen
 from kling_async import errors
 from kling_async.protocol.verdict import Verdict, judge
 
-__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "is_final"]
+__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "is_final", "is_lost"]
 
 
 class JobState(Enum):
@@ -49,7 +49,7 @@ class JobState(Enum):
     FAILED = "failed"
     """Ended without pictures; tried again only when somebody says so."""
     LOST = "lost"
-    """The service no longer knows the task."""
+    """The service no longer has the task, or its pictures before they were saved."""
 
 
 _S = JobState
@@ -61,7 +61,7 @@ _MOVES: Mapping[JobState | None, frozenset[JobState]] = MappingProxyType(
         _S.SUBMITTING: frozenset({_S.PENDING, _S.UNKNOWN, _S.SUBMITTED, _S.FAILED}),
         _S.UNKNOWN: frozenset({_S.PENDING, _S.SUBMITTED}),
         _S.SUBMITTED: frozenset({_S.SUCCEEDED, _S.DONE, _S.FAILED, _S.LOST}),
-        _S.SUCCEEDED: frozenset({_S.DONE, _S.FAILED}),
+        _S.SUCCEEDED: frozenset({_S.DONE, _S.FAILED, _S.LOST}),
         # Only an explicit wish leads out of an end: a new attempt, or pictures fetched again.
         _S.FAILED: frozenset({_S.PENDING}),
         _S.LOST: frozenset({_S.PENDING}),
@@ -131,9 +131,17 @@ _values_of = attrgetter(*_FIELDS)
 _FATAL_FOR_TASKS = (errors.TaskFailed, errors.EmptyResult, errors.TaskNotFound)
 
 
+def is_lost(error: errors.KlingError) -> bool:
+    """Tell whether *error* means that the service no longer has what it made."""
+    return isinstance(error, errors.TaskNotFound) or (isinstance(error, errors.LinkExpired) and error.gone)
+
+
 def is_final(state: JobState, error: errors.KlingError) -> bool:
     """Tell whether a job in *state* has ended with *error*; a new attempt then needs an explicit wish."""
     if state is JobState.SUBMITTED:
-        return isinstance(error, _FATAL_FOR_TASKS)
+        return isinstance(error, _FATAL_FOR_TASKS) or is_lost(error)
+    if state is JobState.SUCCEEDED:
+        # Everything else may pass: a full disk, a result host that is away, a link that will be renewed.
+        return is_lost(error)
     # Trouble of the account, the network or the service ends no job that has no task.
     return state is JobState.PENDING and judge(error) in {Verdict.REJECTED, Verdict.DUPLICATE}

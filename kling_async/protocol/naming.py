@@ -1,8 +1,8 @@
 """
 Names for result files: the same for the same key everywhere, and fit for every file system.
 
-A key that had to be changed carries a short hash of what it was, so that two keys never share a name. Keys that
-differ only in upper and lower case do share one on file systems that ignore it; nothing is overwritten there either.
+A key that had to be changed carries a short hash of what it was, so that two keys never share a name. File systems
+that ignore the case of letters take two keys for one that others tell apart; `folded()` knows such twins beforehand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from attrs import frozen
 
 from kling_async.errors import ConfigError
 
-__all__ = ["LONGEST_STEM", "file_stem"]
+__all__ = ["LONGEST_STEM", "TEMPLATE", "check_template", "file_stem", "folded"]
+
+TEMPLATE = "{key}_{index}"
 
 # File systems allow 255 bytes a name; the rest is for `.png` and for what a download in progress adds.
 LONGEST_STEM = 200
@@ -34,23 +36,29 @@ _HASHED = re.compile(r"~[0-9a-f]{10}\Z")
 _RESERVED = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9¹²³]) *(?:\.|\Z)", re.IGNORECASE)
 
 
-def file_stem(template: str, key: str, index: int) -> str:
+def file_stem(template: str, key: str, index: int, *, twin: bool = False, longest: int = LONGEST_STEM) -> str:
     """
-    Name the file of picture *index* of job *key*, without extension.
+    Name the file of picture *index* of job *key*, without extension; a *twin* always carries its hash.
 
-    *template* has `{key}` and `{index}` once each (`{index:03}` pads) with something other than digits between.
+    *template* has `{key}` and `{index}` once each (`{index:03}` pads) with something other than digits between. The
+    stem has at most *longest* bytes, which must leave 20 beside the template's text.
     Raises ConfigError for a template that has not, or that holds characters no file name can have.
     """
     shape = _parse(template)
     number = format(index, shape.spec)
-    room = LONGEST_STEM - len(shape.join("", number).encode())
+    room = longest - len(shape.join("", number).encode())
     safe = _sanitise(key)
     stem = shape.join(safe, number)
-    if safe != key or len(safe.encode()) > room or _RESERVED.match(stem):
+    if twin or safe != key or len(safe.encode()) > room or _RESERVED.match(stem):
         digest = "~" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:10]
         start = "_" if _RESERVED.match(stem) else ""
         stem = shape.join(_cut(start + safe, room - len(digest)) + digest, number)
     return stem
+
+
+def folded(key: str) -> str:
+    """Return what *key* is to a file system that ignores the case of letters; twins are equal so."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
 
 
 @frozen
@@ -109,6 +117,11 @@ def _unfit(char: str) -> bool:
         or unicodedata.category(char)[0] == "C"
         or unicodedata.category(char) in {"Zl", "Zp"}
     )
+
+
+def check_template(template: str) -> None:
+    """Raise ConfigError for a name template that `file_stem()` would refuse."""
+    _parse(template)
 
 
 def _cut(text: str, size: int) -> str:

@@ -6,7 +6,7 @@ Signatures and headers themselves are read in *headers*.
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 from kling_async.errors import InvalidJob
 from kling_async.protocol.headers import PictureHeader, UnreadablePicture, scan_header, sniff
@@ -37,14 +37,19 @@ class Picture:
     A picture that was checked and is ready to be sent.
 
     *size* is that of the file in bytes; *stamp* is (mtime in ns, size) of a file as it was checked, so that a later
-    change is noticed; *note* says what was changed to send it, empty if nothing was.
+    change is noticed, and *seen* the same of the caller's file, which is another one if the picture was made of it.
+    *changes* say what was changed to send it. *name* is what the caller calls it. *held* is kept as long as the picture
+    is, such as the file that it lies in.
     """
 
     source: ImageSource
     size: int
     header: PictureHeader
     stamp: tuple[int, int] | None = None
-    note: str = ""
+    seen: tuple[int, int] | None = None
+    changes: tuple[str, ...] = ()
+    name: str = ""
+    held: object = field(default=None, eq=False, repr=False)
 
 
 def check_size(size: int, field: str, what: str) -> None:

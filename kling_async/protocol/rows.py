@@ -94,9 +94,11 @@ def _subject(item: Any, name: str, base: Path | None) -> ImageSource:
 def _picture(value: Any, name: str, base: Path | None) -> ImageSource:
     if isinstance(value, Mapping) and set(value) == {"base64"}:
         return ImageSource.from_base64(value["base64"], name)
+    if isinstance(value, Mapping) and set(value) == {"url", "presign"} and isinstance(value["url"], str):
+        return ImageSource.from_store(value["url"], name, presign=value["presign"] is True)
     if not isinstance(value, str):
         found = "an object of another shape" if isinstance(value, Mapping) else repr(value)[:60]
-        rule = 'a path, a URL or {"base64": "..."}'
+        rule = 'a path, a URL, {"base64": "..."} or {"url": "s3://...", "presign": true}'
         raise InvalidJob.because(name, rule, found, "write it as one of these")
     source = ImageSource.of(value, name)
     return source if base is None else source.behind(base, name)

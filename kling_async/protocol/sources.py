@@ -8,6 +8,7 @@ A bare string is a URL or a path. It is never guessed to be base64: a short base
 from __future__ import annotations
 
 import binascii
+import hashlib
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,12 @@ from kling_async.errors import InvalidJob
 
 __all__ = ["ImageSource", "looks_like_base64", "megabytes"]
 
-_SUPPORTED = "a path, an http or https URL, bytes, a PIL image or an ImageSource"
+_SUPPORTED = (
+    "a path, an http or https URL, an object store's URL, bytes, an open file, a PIL image or an ImageSource"
+)
+_STORES = frozenset({"s3", "gs", "az", "memory"})
+# More than any picture that can be made to fit; a stream that never ends must end here.
+_LARGEST_FILE = 200_000_000
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters at least: `C://` is a Windows drive
 _DATA_PREFIX = re.compile(r"data:image/[\w.+-]+(?:;[\w.=+-]+)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
@@ -33,8 +39,9 @@ _USE_FROM_BASE64 = "for base64 text use ImageSource.from_base64(text)"
 @frozen(kw_only=True, repr=False)
 class ImageSource:
     """
-    Where a picture comes from: exactly one of *url*, *path*, *data* and *image* is set.
+    Where a picture comes from: exactly one of *url*, *path*, *data*, *image* and *stored* is set.
 
+    *stored* is the URL of an object in a store; with *presign* the service gets a signed URL of it and fetches it itself.
     *written* is a path as it stands in a manifest, when *path* is where that leads to. Two sources are equal when they
     name the same place; PIL images are compared by identity, since they can change.
     """
@@ -43,7 +50,10 @@ class ImageSource:
     path: Path | None = None
     data: bytes | None = None
     image: object | None = field(default=None, eq=id)
+    stored: str | None = None
+    presign: bool = False
     written: Path | None = field(default=None, eq=False)
+    _hash: str = field(default="", init=False, eq=False)
 
     @classmethod
     def of(cls, value: object, field: str = "image") -> ImageSource:
@@ -63,6 +73,8 @@ class ImageSource:
             return cls.from_path(value, field)
         if all(hasattr(value, name) for name in ("save", "size", "mode")):
             return cls.from_pil(value)
+        if hasattr(value, "read"):
+            return cls.from_file(value, field)
         kind = type(value).__name__
         raise InvalidJob.because(field, _SUPPORTED, f"a value of type {kind}", "pass one of those")
 
@@ -116,6 +128,49 @@ class ImageSource:
         return cls(data=bytes(data))
 
     @classmethod
+    def from_file(cls, file: object, field: str = "image") -> ImageSource:
+        """
+        Hold what an open binary *file* has from where it stands to its end; it need not be able to seek.
+
+        It is read now, by the one who made it, and can be closed afterwards: a job is sent again when it must be, and
+        is known by its content, for which a stream that can be read once is of no use.
+        """
+        rule = "a file opened for reading bytes"
+        data = file.read(_LARGEST_FILE + 1)  # type: ignore[attr-defined]  # looked for by whoever calls
+        if isinstance(data, str):
+            raise InvalidJob.because(field, rule, "one opened for text", "open it with mode 'rb'")
+        if not isinstance(data, bytes | bytearray | memoryview):
+            if hasattr(data, "close"):
+                data.close()  # a coroutine nobody awaits would warn
+            raise InvalidJob.because(
+                field, rule, f"one that reads a {type(data).__name__}", "await its read() and pass the bytes"
+            )
+        if len(data) > _LARGEST_FILE:
+            found = f"more than {megabytes(_LARGEST_FILE)}"
+            raise InvalidJob.because(field, "a picture file", found, "pass a smaller picture")
+        return cls.from_bytes(data, field)
+
+    @classmethod
+    def from_store(cls, url: str, field: str = "image", *, presign: bool = False) -> ImageSource:
+        """
+        Name a picture in an object store: `s3://bucket/key`, `gs://` or `az://`. It needs the extra `cloud`.
+
+        It is read by this program and sent, or, with *presign*, signed into a URL for an hour that the service fetches
+        itself: nothing passes through this machine then, and nothing is checked.
+        """
+        scheme, _, rest = url.strip().partition("://")
+        bucket, _, key = rest.partition("/")
+        if scheme.lower() not in _STORES or not bucket or not key.strip("/") or "@" in bucket:
+            found = repr(_shorten(f"{scheme}://{rest.rpartition('@')[2]}"))
+            raise InvalidJob.because(
+                field,
+                "the URL of an object, such as s3://bucket/key",
+                found,
+                "write bucket and key, nothing else",
+            )
+        return cls(stored=url.strip(), presign=presign)
+
+    @classmethod
     def from_pil(cls, image: object) -> ImageSource:
         """Hold a PIL image, which is encoded when it is sent and must not be changed until then."""
         return cls(image=image)
@@ -162,11 +217,12 @@ class ImageSource:
             return cls.from_url(text, field)
         if scheme == "file":
             return cls._of_file_url(text, field)
+        if scheme in _STORES:
+            return cls.from_store(text, field)
         if scheme:
+            rule = "a path or an http, https, file, s3, gs or az URL"
             remedy = "download it first or give an http(s) URL"
-            raise InvalidJob.because(
-                field, "a path or an http, https or file URL", f"a {scheme}:// URL", remedy
-            )
+            raise InvalidJob.because(field, rule, f"a {scheme}:// URL", remedy)
         return cls.from_path(text, field)
 
     @classmethod
@@ -201,10 +257,34 @@ class ImageSource:
             return _shorten(f"{parts.scheme}://{host}{parts.path}")
         if self.path is not None:
             return _shorten(self.path.name or str(self.path))
+        if self.stored is not None:
+            return _shorten(self.stored)
         if self.data is not None:
             return f"bytes ({megabytes(len(self.data))})"
         width, height = getattr(self.image, "size", None) or ("?", "?")
         return f"PIL image {width}x{height}"
+
+    def identity(self) -> str:
+        """
+        Return a text that is the same for the same picture on every machine, for the fingerprint of a job.
+
+        Files count by their path, in a manifest by that which stands there, so that its folder can be moved; stored
+        objects by their URL, bytes and PIL images by their content, hashed once.
+        """
+        if self.url is not None or self.stored is not None:
+            return self.url or self.stored or ""
+        if self.path is not None:
+            return (self.written or self.path).as_posix()
+        if not self._hash:
+            # What is remembered changes nothing that can be seen of a frozen value.
+            object.__setattr__(self, "_hash", self._hashed())
+        return self._hash
+
+    def _hashed(self) -> str:
+        if self.data is not None:
+            return hashlib.sha256(self.data).hexdigest()
+        pixels: bytes = self.image.tobytes()  # type: ignore[attr-defined]  # a PIL image, which the core never imports
+        return f"{self.describe()} {hashlib.sha256(pixels).hexdigest()}"
 
     def __repr__(self) -> str:
         return f"<ImageSource {self.describe()}>"

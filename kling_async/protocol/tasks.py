@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from os import PathLike
@@ -14,7 +14,10 @@ from attrs import field, frozen
 
 from kling_async.errors import ConfigError, EmptyResult, TaskFailed
 
-__all__ = ["ImageKeeper", "ResultImage", "Task", "TaskStatus"]
+__all__ = ["RESULTS_KEPT", "ImageKeeper", "ResultImage", "Task", "TaskStatus"]
+
+# How long the service keeps results (seed).
+RESULTS_KEPT = timedelta(days=30)
 
 
 class TaskStatus(Enum):
@@ -154,6 +157,11 @@ class Task:
     def ended(self) -> bool:
         """Whether the task will not change any more and holds no slot."""
         return self.status.ended
+
+    @property
+    def kept_until(self) -> datetime | None:
+        """When the service deletes the pictures of a task that has ended; None where it does not say when it ended."""
+        return self.updated_at + RESULTS_KEPT if self.ended and self.updated_at is not None else None
 
     def answers(self, asked: str) -> bool:
         """Tell whether this may be the task that was asked for; replies may leave the external id out."""

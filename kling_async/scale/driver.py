@@ -21,6 +21,7 @@ from kling_async import errors
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.harvest import failed
 from kling_async.batch.manifest import Passed
+from kling_async.batch.options import BatchOptions
 from kling_async.batch.origin import Origin
 from kling_async.batch.sinks import Folder, result_row
 from kling_async.errors import BudgetSpent, InvalidJob, KlingError
@@ -74,7 +75,7 @@ class Driver:
         continued then.
         """
         path = self._journal_path or self._out / "journal.db"
-        folder = Folder.at(self._out)
+        folder = Folder.at(BatchOptions(out=self._out, journal=self._journal_path))
         assert folder is not None, "a path is given"
         self._folder = folder
         await folder.open(path)

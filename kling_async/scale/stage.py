@@ -23,7 +23,8 @@ from kling_async.batch.entries import Entry, external_id
 from kling_async.batch.harvest import failed
 from kling_async.batch.manifest import key_of
 from kling_async.batch.outcomes import Outcome, Succeeded
-from kling_async.batch.sinks import IMAGES, result_row
+from kling_async.batch.racks import IMAGES
+from kling_async.batch.sinks import result_row
 from kling_async.client.kling import Kling
 from kling_async.client.multi_image import prepare
 from kling_async.errors import ConfigError, KlingError, SubmissionUnknown, TaskTimeout
@@ -35,6 +36,8 @@ from kling_async.protocol.rows import job_from_row
 from kling_async.protocol.tasks import Task
 from kling_async.protocol.verdict import Verdict, judge
 from kling_async.slots import RedisSlots, SlotStore, SqliteSlots, Terms
+from kling_async.transport.files import FolderShelf
+from kling_async.transport.shelves import SavedFile
 
 __all__ = ["Assignment", "KlingStage"]
 
@@ -106,8 +109,8 @@ class KlingStage:
             self._read(job, entry)
             kling = await _opened(self)
             assert entry.job is not None, "a row that is no job has raised"
-            order = await prepare(entry.job, entry.external_task_id, key=entry.key)
             queries = kling._queries(MultiImage.path)  # noqa: SLF001
+            order = await prepare(queries, entry.job, entry.external_task_id, key=entry.key)
             rules = evolve(queries.rules, persistent=True, stall_after=self.stall_after)
             link, row = await queries.engine.submit(evolve(order, adopt=True, look=True), rules)
             account, entry.attempts = link.name, 1
@@ -126,7 +129,8 @@ class KlingStage:
             key=entry.key,
             job=entry.job,
             task=task,
-            files=files,
+            files=tuple(saved.location for saved in files),
+            sha256={saved.location: saved.sha256 for saved in files},
             units=task.units,
             attempts=1,
             account=account,
@@ -145,16 +149,16 @@ class KlingStage:
         entry.key = entry.key or entry.fingerprint()[:16]
         entry.external_task_id = external_id(self.run_name, entry)
 
-    async def _save(self, task: Task, entry: Entry, kling: Kling) -> tuple[Path, ...]:
+    async def _save(self, task: Task, entry: Entry, kling: Kling) -> tuple[SavedFile, ...]:
         if self.out is None:
             return ()
         queries = kling._queries(MultiImage.path)  # noqa: SLF001
         keeper = queries.keeper(queries.engine.links[0], task)
-        folder = Path(self.out) / IMAGES
+        shelf = FolderShelf(Path(self.out) / IMAGES)
         saved = []
         for image in task.images:
             stem = file_stem("{key}_{index}", entry.key, image.index)
-            saved.append((await keeper.keep(image, folder, stem)).path)
+            saved.append(await keeper.keep(image, shelf, stem, key=entry.key))
         return tuple(saved)
 
     def _row(self, outcome: Outcome) -> dict[str, Any]:

@@ -18,7 +18,11 @@ from kling_async._crash import crash_point
 from kling_async.errors import KlingError, TransportError
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.pictures import Picture
-from kling_async.transport.pictures import PIECE, check_unchanged, pieces
+from kling_async.protocol.sources import megabytes
+from kling_async.transport.larder import Larder
+from kling_async.transport.opening import check_unchanged
+from kling_async.transport.pieces import PIECE
+from kling_async.transport.turns import Step, Turns
 
 __all__ = ["BodyPayload"]
 
@@ -30,16 +34,32 @@ class BodyPayload(Payload):
     *began* turns true just before the first byte, headers included, is handed to the connection: until then nothing
     was sent. *fault* is the reason of our own, such as a changed file, for which writing stopped; aiohttp shows it
     only as a ClientConnectionError, so look here first. A request that stopped so did not arrive whole.
+
+    *taken* counts the bytes that the connection has taken. After *stall_after* seconds in which it took none, the connection
+    is broken and *stalled* is true: a slow peer is one thing, one that has gone away is another.
     """
 
     _autoclose = True  # files are open only while they are written
 
-    def __init__(self, body: Body, not_after: float | None = None) -> None:
+    def __init__(
+        self,
+        body: Body,
+        larder: Larder | None = None,
+        turns: Turns | None = None,
+        *,
+        stall_after: float | None = None,
+        not_after: float | None = None,
+    ) -> None:
         super().__init__(body, content_type="application/json")
         self._size = body.length
         self._body = body
+        self._larder = larder or Larder(budget=0)
+        self._turns = turns or Turns()
+        self._stall_after = stall_after
         self._not_after = not_after
         self.began = False
+        self.taken = 0
+        self.stalled = False
         self.fault: KlingError | None = None
 
     def __repr__(self) -> str:
@@ -51,34 +71,88 @@ class BodyPayload(Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the whole body; may be called again, and starts from the beginning each time."""
+        self._turns.active += 1
+        self.taken = 0
+        watching = self._watch(writer)
         try:
             await check_unchanged(tuple(part for part in self._body.parts if isinstance(part, Picture)))
+            step = Step()
             for part in self._body.parts:
-                await self._write_part(writer, part)
+                await self._write_part(writer, part, step)
             crash_point("after-post")
         except KlingError as fault:
             self.fault = fault
             raise
+        finally:
+            self._turns.active -= 1
+            if watching is not None:
+                watching.cancel()
+
+    @property
+    def progress(self) -> str:
+        """How much was taken, in words."""
+        return f"{megabytes(self.taken)} of {megabytes(self._size or 0)}"
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write the whole body, which is always as long as announced."""
         assert content_length in {None, self._size}, "the Content-Length of a streamed body is its own"
         await self.write(writer)
 
-    async def _write_part(self, writer: AbstractStreamWriter, part: bytes | Picture) -> None:
+    def _watch(self, writer: AbstractStreamWriter) -> _Watch | None:
+        if self._stall_after is None:
+            return None
+        watch = _Watch(self, writer)
+        watch.start(self._stall_after)
+        return watch
+
+    async def _write_part(self, writer: AbstractStreamWriter, part: bytes | Picture, step: Step) -> None:
         if isinstance(part, bytes):
             for start in range(0, len(part), PIECE):
                 self._begin()
-                await writer.write(part[start : start + PIECE])
+                text = part[start : start + PIECE]
+                await writer.write(text)
+                self.taken += len(text)
             return
-        async with aclosing(pieces(part)) as stream:
+        async with aclosing(self._larder.pieces(part, step)) as stream:
             async for piece in stream:
                 self._begin()
                 await writer.write(piece)
-                # A fast peer never makes write() wait; without this one body would keep the loop to itself.
-                await asyncio.sleep(0)
+                self.taken += len(piece)
+                step.heard(_left(writer))
+                await self._turns.take(len(piece))
 
     def _begin(self) -> None:
         if self._not_after is not None and time.monotonic() > self._not_after:
             raise TransportError("the time in which this create could be sent is over", sent=False)
         self.began = True
+
+
+class _Watch:
+    """Looks now and then whether *payload* gets on; one timer a body, since one a piece would cost more than the piece."""
+
+    def __init__(self, payload: BodyPayload, writer: AbstractStreamWriter) -> None:
+        self._payload = payload
+        self._writer = writer
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> None:
+        loop, taken = asyncio.get_running_loop(), self._payload.taken
+        self._timer = loop.call_later(seconds, self._look, seconds, taken)
+
+    def _look(self, seconds: float, before: int) -> None:
+        transport = getattr(self._writer, "transport", None)
+        if self._payload.taken != before or transport is None:
+            self.start(seconds)
+            return
+        self._payload.stalled = True
+        transport.abort()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _left(writer: AbstractStreamWriter) -> int:
+    """Return how many bytes the connection could not pass on at once."""
+    transport = getattr(writer, "transport", None)
+    return transport.get_write_buffer_size() if isinstance(transport, asyncio.WriteTransport) else 0

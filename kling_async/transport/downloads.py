@@ -10,8 +10,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import aiohttp
 import anyio
@@ -23,11 +22,13 @@ from yarl import URL
 from kling_async.errors import DownloadError, LinkExpired
 from kling_async.protocol.headers import PictureHeader, UnreadablePicture, naming, scan_header, sniff
 from kling_async.transport.addresses import AddressRefused, ResultConnector, is_public, proxy_for
-from kling_async.transport.files import EXTENSIONS, OtherFileExists, PartFile, SavedFile
+from kling_async.transport.decoding import decode
+from kling_async.transport.shelves import EXTENSIONS, OtherFileExists, Part, SavedFile, Shelf
 
-__all__ = ["FetchRules", "SavedFile", "open_result_session", "read_picture", "save_picture"]
+__all__ = ["FetchRules", "open_result_session", "read_picture", "save_picture"]
 
-_BLOCK = 1 << 20  # bytes a trip to the disk thread
+# Bytes a trip to the disk thread: most pictures come in one, and sixteen at once are not too many to hold.
+_BLOCK = 2 << 20
 _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {403, 404, 410}
 _PASSING = {408, 425, 429}  # worth another try, as are all of 5xx
@@ -43,12 +44,13 @@ class FetchRules:
     """
     What a result may be and where it may come from.
 
-    *timeout* is for one whole download and *stall* for a pause without a byte, both in seconds. *allow_private* is
-    for a service that itself runs on this machine, as the emulator does.
+    *max_pixels* is where Pillow begins to warn of bombs. *timeout* is for one whole download and *stall* for a pause
+    without a byte, both in seconds. *allow_private* is for a service that itself runs on this machine, as the emulator
+    does.
     """
 
     max_bytes: int = 64 * 2**20
-    max_pixels: int = 100_000_000
+    max_pixels: int = 89_478_485
     timeout: float = 300.0
     stall: float = 30.0
     redirects: int = 3
@@ -90,32 +92,39 @@ async def read_picture(session: aiohttp.ClientSession, url: str, *, rules: Fetch
 
 
 async def save_picture(
-    session: aiohttp.ClientSession, url: str, *, folder: Path, stem: str, rules: FetchRules
+    session: aiohttp.ClientSession,
+    url: str,
+    *,
+    shelf: Shelf,
+    stem: str,
+    rules: FetchRules,
+    full: bool = False,
 ) -> SavedFile:
     """
-    Fetch a result picture into *folder* as *stem* with the extension of its content.
+    Fetch a result picture onto *shelf* as *stem* with the extension of its content; with *full*, decode it to check it.
 
-    *session* is one of *open_result_session()*. The file appears whole or not at all and replaces nothing; one that
+    *session* is one of *open_result_session()*. The picture appears whole or not at all and replaces nothing; one that
     is there already with the same content is fine. Raises LinkExpired for 403, 404 and 410, else DownloadError.
     """
     shown = _shown(url)
     if not stem or stem.startswith(".") or set(stem) & {"/", "\\", "\0"}:
         raise DownloadError(f"expected a plain file name, found {stem!r}", shown)
-    part = PartFile(Path(folder), stem)
+    part = shelf.part(stem)
     try:
         async with aclosing(_fetch(session, url, rules)) as chunks:
-            rest = await _write_blocks(chunks, part, shown)
-        with _translated(shown), _on_disk(shown, part.folder):
-            saved = await _in_thread(part.finish, rest, partial(_check_header, rules=rules, shown=shown))
+            rest = await _write_blocks(chunks, part, shelf, shown)
+        check = partial(_check, rules=rules, shown=shown, full=full)
+        with _translated(shown), _on_disk(shown, shelf):
+            saved = await _in_thread(part.finish, rest, check)
         assert saved is not None  # it was not discarded
         return saved
     finally:
         if not part.ended:
-            with anyio.CancelScope(shield=True), _on_disk(shown, part.folder):
+            with anyio.CancelScope(shield=True), _on_disk(shown, shelf):
                 await _in_thread(part.discard)
 
 
-async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str) -> list[bytes]:
+async def _write_blocks(chunks: AsyncIterator[bytes], part: Part, shelf: Shelf, shown: str) -> list[bytes]:
     """Write *chunks* as they come; returns the last of them, which are not written yet."""
     held: list[bytes] = []
     size = 0
@@ -123,7 +132,7 @@ async def _write_blocks(chunks: AsyncIterator[bytes], part: PartFile, shown: str
         held.append(chunk)
         size += len(chunk)
         if size >= _BLOCK:
-            with _on_disk(shown, part.folder):
+            with _on_disk(shown, shelf):
                 await _in_thread(part.write, held)
             held, size = [], 0
     return held
@@ -216,6 +225,14 @@ def _check_status(status: int, shown: str) -> None:
         raise DownloadError(f"the result host answered HTTP {status}", shown, retryable=retryable)
 
 
+def _check(header: PictureHeader, file: BinaryIO, *, rules: FetchRules, shown: str, full: bool) -> None:
+    _check_header(header, rules, shown)
+    if full:
+        file.seek(0)
+        # After the header, so that nothing too large is ever decoded.
+        decode(file)
+
+
 def _check_header(header: PictureHeader, rules: FetchRules, shown: str) -> None:
     if header.width * header.height > rules.max_pixels:
         found = f"{header.width}x{header.height}"
@@ -274,7 +291,7 @@ def _safe(error: Exception) -> Exception | None:
 
 
 @contextmanager
-def _on_disk(shown: str, folder: Path) -> Iterator[None]:
+def _on_disk(shown: str, shelf: Shelf) -> Iterator[None]:
     """Turn what the file system raises into DownloadError with the file's name."""
     try:
         yield
@@ -283,7 +300,7 @@ def _on_disk(shown: str, folder: Path) -> Iterator[None]:
         raise DownloadError(message, shown) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        where = error.filename if isinstance(error.filename, str) else folder
+        where = error.filename if isinstance(error.filename, str) else shelf
         message = f"the picture could not be written to {where}: {reason}"
         raise DownloadError(message, shown, local=True) from error
 

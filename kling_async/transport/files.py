@@ -2,7 +2,7 @@
 Result files: whole or not at all.
 
 A picture is written to a `.part` file of its own in the same folder, checked, flushed to the disk and only then
-given its name, which is never taken from another file. Everything here blocks and belongs in a worker thread.
+given its name, which is never taken from another file. What blocks here belongs in a worker thread.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from attrs import Factory, define, field, frozen
 
 from kling_async._crash import crash_point
-from kling_async._disk import sync_folder
-from kling_async.protocol.headers import PictureHeader
+from kling_async._disk import make_folder, sync_folder
 from kling_async.transport.pictures import scan_file
+from kling_async.transport.shelves import EXTENSIONS, Check, OtherFileExists, SavedFile
 
-__all__ = ["OtherFileExists", "PartFile", "SavedFile"]
+__all__ = ["PART", "FolderShelf", "PartFile"]
 
-EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+# What a picture is called while it is being fetched.
+PART = re.compile(r"\.[0-9a-f]{8}\.part\Z")
 _CREATE = (
     os.O_RDWR
     | os.O_CREAT
@@ -49,18 +51,18 @@ _NO_LINKS = {
 }
 
 
-@frozen(kw_only=True)
-class SavedFile:
-    """A result picture on disk; *sha256* is of its bytes, in hex, *format* is `png`, `jpeg` or `webp`."""
+@frozen
+class FolderShelf:
+    """Keeps pictures in the folder at *path*, which is made with the first of them."""
 
     path: Path
-    size: int
-    sha256: str
-    format: str
 
+    def part(self, stem: str) -> PartFile:
+        """Begin the file of *stem*."""
+        return PartFile(self.path, stem)
 
-class OtherFileExists(OSError):
-    """The name is taken by a file with other content, or by something that is no file."""
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 @define(eq=False)
@@ -94,9 +96,9 @@ class PartFile:
             if not self._ended:
                 self._append(blocks)
 
-    def finish(self, blocks: Iterable[bytes], check: Callable[[PictureHeader], None]) -> SavedFile | None:
+    def finish(self, blocks: Iterable[bytes], check: Check) -> SavedFile | None:
         """
-        Append the last *blocks*, let *check* see the header, flush the file and give it its name.
+        Append the last *blocks*, let *check* see the header and the file, flush it and give it its name.
 
         The extension is that of the content. A file of that name with the same content is left as it is. Raises
         OtherFileExists for any other, UnreadablePicture, OSError, and what *check* raises. Returns None only after
@@ -107,13 +109,13 @@ class PartFile:
                 return None
             file = self._append(blocks)
             header = scan_file(file, self._size, webp=True)
-            check(header)
+            check(header, file)
             os.fsync(file.fileno())
             crash_point("after-fsync")
             file.close()
             final = self.folder / f"{self._stem}.{EXTENSIONS[header.format]}"
             saved = SavedFile(
-                path=final, size=self._size, sha256=self._digest.hexdigest(), format=header.format
+                location=final, size=self._size, sha256=self._digest.hexdigest(), format=header.format
             )
             try:
                 _rename_new(self._path, final)
@@ -136,8 +138,12 @@ class PartFile:
 
     def _append(self, blocks: Iterable[bytes]) -> BinaryIO:
         if self._file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.fdopen(os.open(self._path, _CREATE, 0o666), "w+b", buffering=0)
+            try:
+                descriptor = os.open(self._path, _CREATE, 0o666)
+            except FileNotFoundError:
+                make_folder(self.folder)
+                descriptor = os.open(self._path, _CREATE, 0o666)
+            self._file = os.fdopen(descriptor, "w+b", buffering=0)
         for block in blocks:
             _write_all(self._file, block)
             self._digest.update(block)

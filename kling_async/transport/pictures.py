@@ -1,113 +1,55 @@
-"""
-Pictures from files, bytes and PIL: checked before a job is sent, read again in pieces while it is.
-
-The loop never waits for a disk. What the kernel already holds is read at once (`RWF_NOWAIT`), since going through a
-thread would cost more than the reading; everything else goes through a worker thread.
-"""
+"""Pictures taken in: checked from their header before a job is sent, and made to fit where that is wanted."""
 
 from __future__ import annotations
 
-import binascii
-import errno
 import io
 import os
-import stat
-import sys
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
-from functools import cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, TypeAlias
 
-import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
-from attrs import Factory, define
+from attrs import evolve, frozen
 
 from kling_async.errors import InvalidJob
-from kling_async.protocol.headers import PictureHeader, UnreadablePicture, scan_header
-from kling_async.protocol.pictures import (
-    MAX_BYTES,
-    Picture,
-    check_picture,
-    check_size,
-    refusal,
-)
-from kling_async.protocol.sources import ImageSource, looks_like_base64
+from kling_async.protocol.fitting import CONVERTIBLE, MOST_INPUT_BYTES, PictureRules, check_pixels
+from kling_async.protocol.headers import PictureHeader, UnreadablePicture, naming, scan_header, sniff
+from kling_async.protocol.pictures import MAX_BYTES, Picture, check_picture, check_size, refusal
+from kling_async.protocol.sources import ImageSource, megabytes
+from kling_async.transport.fitting import decode, fit, fit_image
+from kling_async.transport.opening import file_fault, in_thread, in_workshop, open_regular, stamp_of
+from kling_async.transport.spool import SpooledFile
 
-__all__ = ["PIECE", "check_unchanged", "inspect", "pieces", "scan_file"]
+__all__ = ["STRICT", "inspect", "inspect_now", "scan_file"]
 
-# Raw bytes a piece, a multiple of 3 so that pieces of base64 can be joined. Measured with 32 and 1,000 bodies at
-# once: smaller costs more CPU, larger more memory (each stalled connection holds one encoded piece).
-PIECE: Final = 48 * 1024
+STRICT = PictureRules()
 
 _READ_AHEAD = 4096  # headers are asked for a few bytes at a time
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 _JPEG_QUALITY = 95
-_threads: RunVar[anyio.CapacityLimiter] = RunVar("kling_async.transport.pictures")
-_T = TypeVar("_T")
-
-_FAULTS: dict[int, tuple[str, str]] = {
-    errno.ENOENT: ("no file {path}", "check the path"),
-    errno.ENOTDIR: ("no file {path}", "check the path"),
-    errno.EISDIR: ("the directory {path}", "name a file in it"),
-    errno.EACCES: ("no permission to read {path}", "allow reading it"),
-    errno.EPERM: ("no permission to read {path}", "allow reading it"),
-    errno.ENAMETOOLONG: ("a name too long for a file: {path}", "check the path"),
-    errno.ELOOP: ("a circle of links at {path}", "name the file itself"),
-}
+_Made: TypeAlias = "tuple[bytes, tuple[str, ...]]"
 
 
-async def inspect(source: ImageSource, field: str) -> Picture:
+async def inspect(source: ImageSource, field: str, rules: PictureRules = STRICT) -> Picture:
     """
-    Check the picture of *source* against the rules of the service, from its header.
+    Check the picture of *source* against the rules of the service, or make it fit, as *rules* say.
 
-    Not for URL sources, which the service fetches itself. A PIL image is encoded here: as PNG, or as JPEG if that
-    would be too large and nothing is lost but exactness; `Picture.note` tells. Raises InvalidJob naming *field*.
+    Not for sources that the service fetches itself, nor for those in object stores. A PIL image is encoded here: as PNG,
+    or as JPEG if that would be too large and nothing is lost but exactness. `Picture.changes` tell what was changed.
+    Raises InvalidJob naming *field*.
     """
-    assert source.url is None  # the service fetches those itself
+    if source.data is not None and not rules.need_pillow:
+        return inspect_now(source, field, rules)  # a few bytes of what is in memory
+    decodes = rules.need_pillow or source.image is not None
+    return await (in_workshop if decodes else in_thread)(inspect_now, source, field, rules)
+
+
+def inspect_now(source: ImageSource, field: str, rules: PictureRules = STRICT, name: str = "") -> Picture:
+    """Do what `inspect()` does, in this thread; *name* is what the caller calls the picture."""
     if source.data is not None:
-        return _inspect_bytes(source.data, field)
+        return _Look(field, name or source.describe(), rules).take_bytes(source)
     if source.path is not None:
-        return await _in_thread(_inspect_file, source.path, field)
-    return await _in_thread(_inspect_image, source.image, field)
-
-
-async def check_unchanged(pictures: tuple[Picture, ...]) -> None:
-    """Raise InvalidJob if the file of one of *pictures* is no longer the one that was checked."""
-    files = tuple(picture for picture in pictures if picture.source.path is not None)
-    if files:
-        await _in_thread(_check_stamps, files)
-
-
-async def pieces(picture: Picture) -> AsyncGenerator[bytes, None]:
-    """
-    Yield the base64 text of *picture* in pieces, from the start each time it is called.
-
-    Raises InvalidJob as soon as the file is seen to be another than was checked, always before the last piece, so
-    that a changed picture never arrives whole. Close it when leaving early.
-    """
-    encode = _encoder()
-    if picture.source.data is not None:
-        view = memoryview(picture.source.data)
-        for start in range(0, picture.size, PIECE):
-            yield encode(view[start : start + PIECE])
-        return
-    file = _PictureFile(picture)
-    try:
-        await _in_thread(file.open)
-        for start in range(0, picture.size, PIECE):
-            length = min(PIECE, picture.size - start)
-            read = await file.read(start, length)
-            last = start + length == picture.size
-            if len(read) < length or (last and not file.unchanged()):
-                raise _changed(picture)
-            yield encode(read)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await file.aclose()
+        return _Look(field, name or source.describe(), rules).take_file(source.path)
+    assert source.image is not None, "what the service fetches, and what lies in a store, is not read here"
+    return _Look(field, source.describe(), rules).take_image(source.image)
 
 
 def scan_file(file: BinaryIO, size: int, *, webp: bool = False) -> PictureHeader:
@@ -125,107 +67,6 @@ def scan_file(file: BinaryIO, size: int, *, webp: bool = False) -> PictureHeader
             return header
 
 
-async def _in_thread(function: Callable[..., _T], *args: Any) -> _T:
-    limiter = _threads.get(None)
-    if limiter is None:
-        limiter = anyio.CapacityLimiter(4)
-        _threads.set(limiter)
-    return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
-
-
-def _inspect_bytes(data: bytes, field: str, note: str = "") -> Picture:
-    source = ImageSource(data=data)
-    what = source.describe()
-    check_size(len(data), field, what)
-    try:
-        header = scan_file(io.BytesIO(data), len(data))
-    except UnreadablePicture as problem:
-        raise refusal(problem, field, what) from problem
-    check_picture(header, len(data), field, what)
-    return Picture(source=source, size=len(data), header=header, note=note)
-
-
-def _inspect_file(path: Path, field: str) -> Picture:
-    source = ImageSource(path=path)
-    what = source.describe()
-    try:
-        with os.fdopen(_open_regular(path, field), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            check_size(status.st_size, field, what)
-            header = scan_file(file, status.st_size)
-    except UnreadablePicture as problem:
-        raise refusal(problem, field, what) from problem
-    except OSError as error:
-        raise _file_fault(error, path, field) from error
-    check_picture(header, status.st_size, field, what)
-    return Picture(source=source, size=status.st_size, header=header, stamp=_stamp(status))
-
-
-def _inspect_image(image: Any, field: str) -> Picture:
-    width, height = image.size
-    what = f"PIL image {width}x{height}"
-    check_picture(PictureHeader("png", width, height), 0, field, what)
-    try:
-        data, note = _encode_image(image)
-    except Exception as error:  # any plug-in of PIL may raise anything
-        rule, found = "a PIL image that can be saved", f"{type(error).__name__}: {error} ({what})"
-        raise InvalidJob.because(field, rule, found, "load() it and look at it first") from error
-    return _inspect_bytes(data, field, note)
-
-
-def _encode_image(image: Any) -> tuple[bytes, str]:
-    plain = image if image.mode in _PNG_MODES else image.convert("RGB")
-    note = "" if plain is image else f"converted from {image.mode} to RGB"
-    data = _save(plain, format="PNG")
-    see_through = plain.mode in {"LA", "RGBA"} or "transparency" in getattr(plain, "info", {})
-    if len(data) <= MAX_BYTES or see_through:
-        return data, note
-    return _save(plain.convert("RGB"), format="JPEG", quality=_JPEG_QUALITY, subsampling=0), (
-        f"{note + ', ' if note else ''}encoded as JPEG of quality {_JPEG_QUALITY}, since {len(data):,} bytes of PNG are too many"
-    )
-
-
-def _save(image: Any, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, **options)
-    return buffer.getvalue()
-
-
-def _open_regular(path: Path, field: str) -> int:
-    """Open *path* for reading; a FIFO, which would block, or a device, which might act, is never opened."""
-    _refuse_special(path.stat().st_mode, path, field)
-    fd = os.open(path, _FLAGS)
-    try:
-        _refuse_special(os.fstat(fd).st_mode, path, field)  # it may have become another one meanwhile
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _refuse_special(mode: int, path: Path, field: str) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(mode):
-        raise InvalidJob.because(
-            field, "a regular file", f"a pipe, socket or device ({path})", "name a picture file"
-        )
-
-
-def _file_fault(error: OSError, path: Path, field: str) -> InvalidJob:
-    found, remedy = _FAULTS.get(
-        error.errno or 0,
-        ("{path}, which cannot be read (" + (error.strerror or str(error)) + ")", "try to open it yourself"),
-    )
-    text = str(path)
-    if looks_like_base64(text):
-        remedy = "for base64 text use ImageSource.from_base64(text)"
-    shown = text if len(text) <= 200 else f"{text[:100]}…{text[-80:]}"
-    if looks_like_base64(text):
-        shown = f"{path.name[:12]}…"
-    return InvalidJob.because(field, "a readable picture file", found.format(path=shown), remedy)
-
-
 def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     """Read *length* bytes at *offset*, fewer only at the end of the file."""
     file.seek(offset)
@@ -235,131 +76,112 @@ def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
     return got
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_mtime_ns, status.st_size
+@frozen
+class _Look:
+    """One picture looked at under *rules*; *field* and *what* name it in errors."""
 
+    field: str
+    what: str
+    rules: PictureRules
 
-def _changed(picture: Picture) -> InvalidJob:
-    found = f"another content or size than was checked ({picture.source.describe()})"
-    return InvalidJob.because(
-        "picture", "a file that stays as it is until it is sent", found, "start the job again"
-    )
+    def take_bytes(self, source: ImageSource) -> Picture:
+        assert source.data is not None, "the caller looked"
+        data = source.data
+        header, made = self._read(io.BytesIO(data), len(data))
+        if header is None or made is not None:
+            assert made is not None, "only PNG and JPEG stay as they are"
+            return self._spooled(*made)
+        return Picture(source=source, size=len(data), header=header, name=self.what)
 
-
-def _check_stamps(pictures: tuple[Picture, ...]) -> None:
-    for picture in pictures:
-        assert picture.source.path is not None
+    def take_file(self, path: Path) -> Picture:
         try:
-            stamp = _stamp(picture.source.path.stat())
+            with os.fdopen(open_regular(path, self.field), "rb") as file:
+                status = os.fstat(file.fileno())
+                header, made = self._read(file, status.st_size)
         except OSError as error:
-            raise _file_fault(error, picture.source.path, "picture") from error
-        if stamp != picture.stamp:
-            raise _changed(picture)
+            raise file_fault(error, path, self.field) from error
+        if header is None or made is not None:
+            assert made is not None, "only PNG and JPEG stay as they are"
+            return evolve(self._spooled(*made), seen=stamp_of(status))
+        return Picture(
+            source=ImageSource(path=path),
+            size=status.st_size,
+            header=header,
+            stamp=stamp_of(status),
+            seen=stamp_of(status),
+            name=self.what,
+        )
 
+    def take_image(self, image: Any) -> Picture:
+        if self.rules.fit is not None:
+            made = self._guarded(lambda: fit_image(image, self.field, self.what))
+            if made is not None:
+                return self._spooled(*made)
+        width, height = image.size
+        check_picture(PictureHeader("png", width, height), 0, self.field, self.what)
+        data, changes = self._guarded(lambda: _encode_image(image))
+        return self._spooled(data, changes)
 
-@define(eq=False)
-class _PictureFile:
-    """
-    The file of a picture while it is sent, read without ever making the loop wait for a disk.
-
-    A cancelled wait leaves its thread running, so the descriptor is touched only under *_lock*: nobody reads from a
-    number that was closed and given to another file.
-    """
-
-    _picture: Picture
-    _fd: int = -1
-    _closed: bool = False
-    _nowait: bool = sys.platform == "linux"
-    _buffer: bytearray = Factory(lambda: bytearray(PIECE))
-    _lock: threading.Lock = Factory(threading.Lock)
-
-    def open(self) -> None:
-        """Open the file and tell the kernel that all of it will be read; blocks. Raises InvalidJob if it changed."""
-        path = self._picture.source.path
-        assert path is not None
-        with self._held():
-            if self._closed:
-                return
-            try:
-                self._fd = _open_regular(path, "picture")
-            except OSError as error:
-                raise _file_fault(error, path, "picture") from error
-            if not self.unchanged():
-                raise _changed(self._picture)
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_WILLNEED)
-
-    def unchanged(self) -> bool:
-        """Tell whether the open file is still the one that was checked."""
-        return _stamp(os.fstat(self._fd)) == self._picture.stamp
-
-    async def read(self, start: int, length: int) -> memoryview | bytes:
-        """Read *length* bytes at *start*, fewer at the end of the file; a view holds until the next call."""
-        if self._nowait:
-            view = memoryview(self._buffer)[:length]
-            if self._read_cached(view, start) == length:
-                return view
-        return await _in_thread(self._read_blocking, start, length)
-
-    def _read_cached(self, view: memoryview, start: int) -> int:
-        if sys.platform != "linux":  # kept apart for type checkers, which know where the call exists
-            return 0
+    def _guarded(self, work: Any) -> Any:
         try:
-            return os.preadv(self._fd, [view], start, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return 0  # not in memory
-        except OSError:
-            self._nowait = False  # a file system that cannot tell
-            return 0
+            return work()
+        except InvalidJob:
+            raise
+        except Exception as error:  # any plug-in of PIL may raise anything
+            rule, found = "a PIL image that can be saved", f"{type(error).__name__}: {error} ({self.what})"
+            raise InvalidJob.because(self.field, rule, found, "load() it and look at it first") from error
 
-    def _read_blocking(self, start: int, length: int) -> bytes:
-        with self._held():
-            if self._closed:
-                return b""
-            os.lseek(self._fd, start, os.SEEK_SET)
-            got = b""
-            while len(got) < length and (more := os.read(self._fd, length - len(got))):
-                got += more
-            return got
-
-    async def aclose(self) -> None:
-        """Close the file, at once unless a thread still reads from it; that one does so itself if nobody can wait for it."""
-        self._closed = True
-        if not self._close_if_free():
-            await _in_thread(self._close_later)
-
-    def _close_later(self) -> None:
-        with self._held():
-            pass  # its end closes the file
-
-    @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _read(self, file: BinaryIO, size: int) -> tuple[PictureHeader | None, _Made | None]:
+        """Return the header of what is in *file*, or what was made of it where it must fit and did not."""
+        header: PictureHeader | None
+        made: _Made | None = None
         try:
-            with self._lock:
-                yield
-        finally:
-            # Who closed the file meanwhile found it held.
-            if self._closed:
-                self._close_if_free()
+            if self.rules.fit is None:
+                check_size(size, self.field, self.what)
+                header = scan_file(file, size)
+                check_picture(header, size, self.field, self.what)
+            else:
+                header = self._scan_any(file, size)
+                made = fit(file, size, self.field, self.what)
+        except UnreadablePicture as problem:
+            raise refusal(problem, self.field, self.what) from problem
+        if made is None and self.rules.verify == "full":
+            decode(file, self.field, self.what)
+        return header, made
 
-    def _close_if_free(self) -> bool:
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            fd, self._fd = self._fd, -1
-            if fd >= 0:
-                os.close(fd)
-        finally:
-            self._lock.release()
-        return True
+    def _scan_any(self, file: BinaryIO, size: int) -> PictureHeader | None:
+        """See from its header that *file* is a picture that may be decoded; None for one that cannot stay as it is."""
+        if size > MOST_INPUT_BYTES:
+            rule = f"a picture of at most {megabytes(MOST_INPUT_BYTES)} to be made to fit"
+            raise InvalidJob.because(self.field, rule, f"{size:,} bytes ({self.what})", "scale it down")
+        head = _read_at(file, 0, 64)
+        kind = sniff(head)
+        if kind not in CONVERTIBLE:
+            raise UnreadablePicture(naming(head))
+        if kind not in {"png", "jpeg"}:
+            return None
+        header = scan_file(file, size)
+        check_pixels(header.width, header.height, self.field, self.what)
+        return header
+
+    def _spooled(self, data: bytes, changes: tuple[str, ...]) -> Picture:
+        spooled = SpooledFile.written(lambda file: file.write(data))
+        made = _Look(self.field, self.what, STRICT).take_file(spooled.path)
+        return evolve(made, changes=changes, held=spooled)
 
 
-@cache
-def _encoder() -> Callable[[memoryview | bytes], bytes]:
-    """Choose the base64 encoder at first use: pybase64 if it is there, four times as fast and the same text."""
-    try:
-        import pybase64  # an extra, imported where it is used
-    except ImportError:
-        return partial(binascii.b2a_base64, newline=False)
-    encode: Callable[[memoryview | bytes], bytes] = pybase64.b64encode
-    return encode
+def _encode_image(image: Any) -> _Made:
+    plain = image if image.mode in _PNG_MODES else image.convert("RGB")
+    changes = () if plain is image else (f"converted from {image.mode} to RGB",)
+    data = _save(plain, format="PNG")
+    see_through = plain.mode in {"LA", "RGBA"} or "transparency" in getattr(plain, "info", {})
+    if len(data) <= MAX_BYTES or see_through:
+        return data, changes
+    text = f"encoded as JPEG of quality {_JPEG_QUALITY}, since {len(data):,} bytes of PNG are too many"
+    return _save(plain.convert("RGB"), format="JPEG", quality=_JPEG_QUALITY, subsampling=0), (*changes, text)
+
+
+def _save(image: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()

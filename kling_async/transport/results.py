@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import aiohttp
 from attrs import define, field
 
-from kling_async.transport.downloads import (
-    FetchRules,
-    SavedFile,
-    open_result_session,
-    read_picture,
-    save_picture,
-)
+from kling_async.transport.downloads import FetchRules, open_result_session, read_picture, save_picture
+from kling_async.transport.shelves import SavedFile, Shelf
 
-__all__ = ["FetchRules", "ResultSession", "SavedFile"]
+__all__ = ["ResultSession"]
 
 
 @define(eq=False)
@@ -26,9 +19,10 @@ class ResultSession:
     limit: int
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
 
-    async def save(self, url: str, *, folder: Path, stem: str) -> SavedFile:
-        """Write the picture at *url* into *folder*; see `save_picture()`."""
-        return await save_picture(self._opened(), url, folder=folder, stem=stem, rules=self.rules)
+    async def save(self, url: str, *, shelf: Shelf, stem: str, full: bool = False) -> SavedFile:
+        """Put the picture at *url* onto *shelf*; see `save_picture()`."""
+        session = self._opened()
+        return await save_picture(session, url, shelf=shelf, stem=stem, rules=self.rules, full=full)
 
     async def read(self, url: str) -> bytes:
         """Return the bytes of the picture at *url*; see `read_picture()`."""

@@ -19,17 +19,21 @@ from kling_async._frames import without_frames
 from kling_async._version import __version__
 from kling_async.errors import ConfigError, KlingError, MalformedReply, RequestTimeout, TransportError
 from kling_async.protocol.auth import Sealed
+from kling_async.protocol.bodies import Body
 from kling_async.protocol.codec import Reply
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.requests import Request
 from kling_async.transport.addresses import proxy_for
 from kling_async.transport.bodies import BodyPayload
+from kling_async.transport.larder import Larder
+from kling_async.transport.turns import Turns
 
 __all__ = ["Connection", "Session"]
 
 # Larger than any reply about one task, and than a page of 500 tasks with nine signed links each.
 _LARGEST_REPLY = 1 << 20
 _LARGEST_LIST = 32 << 20
+_LARGE_BODY = 1 << 20
 
 # Headers that decide something later; the rest of a reply's headers is kept for `with_raw_response` alone.
 _USER_AGENT = f"kling-async/{__version__} python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
@@ -54,11 +58,13 @@ class Session:
     """
     Sends requests of one account over its own aiohttp session, or over a *borrowed* one that is never closed.
 
-    Belongs to the event loop of its first call.
+    Belongs to the event loop of its first call. Sessions of one client share its *larder* and its *turns*.
     """
 
     _connection: Connection
     _borrowed: aiohttp.ClientSession | None = field(default=None, repr=False)
+    _larder: Larder = field(factory=Larder, repr=False)
+    _turns: Turns = field(factory=Turns, repr=False)
     _own: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
     # The proxy, once it is known: reading the environment costs as much as sending a request.
     _route: tuple[str | None] | None = field(default=None, init=False, repr=False)
@@ -81,7 +87,7 @@ class Session:
         Raises `TransportError` (with *sent*), `RequestTimeout`, `MalformedReply` for one over the cap, `ConfigError`
         for certificates, proxies and addresses that cannot work, and `InvalidJob` if a picture changed meanwhile.
         """
-        payload = BodyPayload(request.body, not_after) if request.body else None
+        payload = self._payload(request.body, timeouts, not_after) if request.body else None
         limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
         self.requests += 1
         try:
@@ -95,6 +101,11 @@ class Session:
             without_frames(error)
         # Not raised above, where what aiohttp raised would be its context: some of that holds the request's headers.
         raise trouble from cause
+
+    def _payload(self, body: Body, timeouts: Timeouts, not_after: float | None) -> BodyPayload:
+        # A small body is in the kernel at once; only for a large one slow and stuck can be told apart.
+        stall_after = timeouts.request if body.length > _LARGE_BODY else None
+        return BodyPayload(body, self._larder, self._turns, stall_after=stall_after, not_after=not_after)
 
     async def _exchange(
         self, request: Request, payload: BodyPayload | None, token: Sealed, timeout: aiohttp.ClientTimeout
@@ -165,6 +176,17 @@ def _translated(
     """Return our error for what aiohttp raised, and its cause; the class never decides whether the request left."""
     if payload is not None and payload.fault is not None:
         return payload.fault, None
+    if payload is not None and payload.stalled:
+        return RequestTimeout(
+            f"the connection is stuck: {payload.progress} were taken, then nothing any more", sent=True
+        ), None
+    if (
+        payload is not None
+        and isinstance(error, asyncio.TimeoutError)
+        and 0 < payload.taken < (payload.size or 0)
+    ):
+        found = f"too slow: {payload.progress} were taken in {limit:g} s"
+        return RequestTimeout(f"{found}; give more time with Timeouts(per_megabyte=...)", sent=True), error
     # A listing or a look-up that is repeated does no harm, so for those *sent* needs no knowing.
     meaning = _meaning(error, sent=payload is not None and payload.began, limit=limit)
     # Errors with a status hold the request's headers, and with them the token, so they are not chained.

@@ -253,8 +253,8 @@ async def test_an_empty_manifest_is_no_work(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_manifest_that_is_a_folder(tmp_path: Path) -> None:
-    """A folder, and a file that is not there, are a ConfigError when the manifest is opened."""
-    with pytest.raises(ConfigError, match="found the folder"):
+    """A folder without pictures, and a file that is not there, are a ConfigError when the manifest is opened."""
+    with pytest.raises(ConfigError, match="found none"):
         read_manifest(tmp_path)
     with pytest.raises(ConfigError, match="found nothing at"):
         read_manifest(tmp_path / "missing.jsonl")

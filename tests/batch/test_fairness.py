@@ -44,7 +44,9 @@ async def test_a_create_without_priority_shares_with_the_batch() -> None:
         async with client(emulator, slots=4) as kling:
             async with kling.batch(job(key=f"{number}") for number in range(60)):
                 await until(lambda: len(emulator.tasks) >= 4)
-                await kling.images.multi_image.run(job(external_task_id="single"), priority=0, wait_timeout=5)
+                await kling.images.multi_image.run(
+                    job(external_task_id="single"), priority=0, wait_timeout=30
+                )
             seen = len(emulator.tasks)
 
     assert seen < 40

@@ -29,7 +29,7 @@ async def test_a_task_whose_row_is_gone_is_brought_in(tmp_path: Path) -> None:
     assert set(found) == {"gone", "here"}
     assert isinstance(gone, Succeeded)
     assert gone.job is None
-    assert [path.name for path in gone.files] == ["gone_0.png", "gone_1.png"]
+    assert [Path(file).name for file in gone.files] == ["gone_0.png", "gone_1.png"]
     lines = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
     assert sorted(json.loads(line)["key"] for line in lines) == ["gone", "here"]
     assert len(emulator.tasks) == 2

@@ -203,7 +203,7 @@ def test_missing_files_folders_and_pipes_are_errors_at_once(tmp_path: Path) -> N
     """Each is named with what to do."""
     with pytest.raises(ConfigError, match="found nothing at"):
         read_manifest(tmp_path / "none.jsonl")
-    with pytest.raises(ConfigError, match="found the folder"):
+    with pytest.raises(ConfigError, match="found none"):
         read_manifest(tmp_path)
     with pytest.raises(ConfigError, match="regular file"):
         read_manifest(Path("/dev/null"))

@@ -125,6 +125,10 @@ def manifest(folder: Path, rows: list[dict[str, Any]], name: str = "jobs.jsonl")
     return path
 
 
+def _saved(outcome: object) -> bool:
+    return isinstance(outcome, Succeeded) and all(Path(file).exists() for file in outcome.files)
+
+
 async def test_files_of_every_kind_are_accepted(folder: Path, tmp_path: Path) -> None:
     """Photographs and drawings in every form that the seed allows pass the service's own checks, and results are saved."""
     rows = [{"key": name, "subject_images": [name], "prompt": name} for name in PICTURES]
@@ -138,7 +142,7 @@ async def test_files_of_every_kind_are_accepted(folder: Path, tmp_path: Path) ->
         outcomes = [outcome async for outcome in kling.batch(jobs, out=tmp_path)]
 
     assert {outcome.key: getattr(outcome, "error", None) for outcome in outcomes} == dict.fromkeys(PICTURES)
-    assert all(isinstance(outcome, Succeeded) and outcome.files[0].exists() for outcome in outcomes)
+    assert all(_saved(outcome) for outcome in outcomes)
     assert creates(emulator) == len(PICTURES)
 
 

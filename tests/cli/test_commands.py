@@ -34,7 +34,20 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["demo", "run", "check", "create", "get", "list", "wait", "status", "retry", "recover", "emulator"],
+    [
+        "demo",
+        "run",
+        "check",
+        "create",
+        "get",
+        "list",
+        "wait",
+        "status",
+        "fetch",
+        "retry",
+        "recover",
+        "emulator",
+    ],
 )
 def test_each_command_has_help_with_an_example(tmp_path: Path, name: str) -> None:
     """And the options that all share."""

@@ -151,11 +151,13 @@ def test_an_empty_manifest_is_nothing_to_do(folder: Path, service: Any, content:
     assert (said.code, service.creates) == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["none.jsonl", "."])
+@pytest.mark.parametrize("name", ["none.jsonl", "empty"])
 def test_a_manifest_that_cannot_be_read_is_a_mistake_of_the_call(
     folder: Path, service: Any, name: str
 ) -> None:
-    """Exit 2 with one line; no folder is made."""
+    """Exit 2 with one line; no folder is made. A folder without pictures is such a one."""
+    (folder / "empty").mkdir()
+
     said = call("run", name, "-o", "out", "--yes", cwd=folder, env=service.env)
 
     assert said.code == 2

@@ -307,14 +307,14 @@ async def test_leaving_a_create_that_waits_for_a_slot() -> None:
         await first
         second = await kling.images.multi_image.create(job())
 
-    assert taken < 0.1
+    assert taken < 2
     assert left == (0, 1)
     assert [each.task_id for each in emulator.tasks] == [first.task_id, second.task_id]
 
 
 async def test_leaving_a_create_in_mid_post() -> None:
     """Cancelled while the POST is under way: at once, one task is made, its slots are held until it ends, its id is told."""
-    faults = [Fault(action="delay", route="create", seconds=0.3)]
+    faults = [Fault(action="delay", route="create", seconds=1.0)]
 
     async with (
         leaves_nothing(),
@@ -331,10 +331,10 @@ async def test_leaving_a_create_in_mid_post() -> None:
         await until(lambda: kling._engine.poller.watching)
         held_later = lane.held
         await emulator.advance(4000)
-        ended = await mi.handle("order-1").wait(timeout=5)
+        ended = await mi.handle("order-1").wait(timeout=30)
         await until(lambda: lane.held == 0)
 
-    assert taken < 0.1
+    assert taken < 0.7
     assert error.__notes__ == ["external_task_id: order-1"]
     assert (held_at_once, held_later) == (4, 4)
     assert (creates(emulator), emulator.accepted("order-1")) == (1, 1)
@@ -370,7 +370,7 @@ async def test_leaving_in_the_moment_of_a_refusal() -> None:
 
 async def test_leaving_a_create_while_slots_are_asked_for() -> None:
     """Cancelled while the client learns how many slots there are, a create leaves nothing, and the next one goes through."""
-    faults = [Fault(action="delay", route="costs", seconds=0.3, times=1)]
+    faults = [Fault(action="delay", route="costs", seconds=1.0, times=1)]
 
     async with (
         leaves_nothing(),
@@ -380,7 +380,7 @@ async def test_leaving_a_create_while_slots_are_asked_for() -> None:
         taken, _ = await left_after(kling.images.multi_image.create(job()), lambda: _sent(kling))
         handle = await kling.images.multi_image.create(job())
 
-    assert taken < 0.1
+    assert taken < 0.7
     assert [each.task_id for each in emulator.tasks] == [handle.task_id]
 
 
@@ -397,9 +397,9 @@ async def test_leaving_a_wait() -> None:
         taken, _ = await left_after(handle.wait(), lambda: row._listeners)
         left = row._listeners
         await emulator.advance(4000)
-        ended = await handle.wait(timeout=5)
+        ended = await handle.wait(timeout=30)
 
-    assert taken < 0.1
+    assert taken < 2
     assert not left
     assert ended.images
 
@@ -417,7 +417,7 @@ async def test_leaving_a_wait_that_has_to_attach_first() -> None:
         with pytest.raises(KlingError, match="failed"):
             await handle
 
-    assert taken < 0.1
+    assert taken < 2
 
 
 async def test_leaving_a_download(tmp_path: Path) -> None:
@@ -437,6 +437,6 @@ async def test_leaving_a_download(tmp_path: Path) -> None:
         left = await anyio.to_thread.run_sync(lambda: list(tmp_path.iterdir()))
         path = await image.save(tmp_path)
 
-    assert taken < 0.5
+    assert taken < 3
     assert not left
     assert path.read_bytes() == png()

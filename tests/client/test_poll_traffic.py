@@ -100,7 +100,7 @@ async def watch(service: Any) -> tuple[list[int], list[Tracked]]:
     ]
     for row in rows:
         poller.watch(service, row)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for row in rows:
             await row.wait()
     poller.close(ConfigError("closed"))

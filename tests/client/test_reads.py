@@ -133,7 +133,7 @@ async def test_another_client_attaches_to_a_running_task(by: str) -> None:
             asked = len(emulator.requests)
             before = await handle.refresh()
             await emulator.advance(4000)
-            ended = await handle.wait(timeout=5)
+            ended = await handle.wait(timeout=30)
 
     assert asked == 1, "making a handle asks nothing"
     assert (before.status.ended, ended.status) == (False, TaskStatus.SUCCEED)
@@ -176,7 +176,7 @@ async def test_a_wait_that_takes_too_long_detaches() -> None:
         with pytest.raises(TaskTimeout, match=handle.task_id) as caught:
             await handle.wait(timeout=0.1)
         await emulator.advance(4000)
-        ended = await handle.wait(timeout=5)
+        ended = await handle.wait(timeout=30)
 
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.task_id == ended.task_id
@@ -320,7 +320,7 @@ async def test_a_task_is_found_in_whichever_account_has_it() -> None:
         made = [await mi.create(job(external_task_id=f"order-{number}")) for number in range(4)]
         found = [await mi.retrieve(handle.external_task_id) for handle in made]
         listed = await mi.list()
-        ended = await mi.handle(made[-1].external_task_id).wait(timeout=5)
+        ended = await mi.handle(made[-1].external_task_id).wait(timeout=30)
 
     assert {each.account for each in emulator.tasks} == {"a", "b"}
     assert [each.task_id for each in found] == [handle.task_id for handle in made]

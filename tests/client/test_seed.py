@@ -57,7 +57,7 @@ async def test_the_address_may_end_as_people_write_it(suffix: str) -> None:
         Emulator(speed="instant", paint="stamp") as emulator,
         client(emulator, base_url=emulator.url + suffix) as kling,
     ):
-        task = await kling.images.multi_image.run(job(), wait_timeout=5)
+        task = await kling.images.multi_image.run(job(), wait_timeout=30)
 
     assert task.status == TaskStatus.SUCCEED
 
@@ -86,7 +86,7 @@ async def test_the_seeds_own_replies_are_a_whole_life(tmp_path: Path) -> None:
             entry["task_result"]["images"][0]["url"] = f"{server.url}/made.png?sign=1"
         async with client(server) as kling:
             handle = await kling.images.multi_image.create(subject_images=[WOMAN], prompt="a red dress")
-            task = await handle.wait(timeout=5)
+            task = await handle.wait(timeout=30)
             path = await task.images[0].save(tmp_path)
 
     moment = datetime(2024, 8, 4, 11, 5, 57, 708_000, tzinfo=UTC)

@@ -71,6 +71,24 @@ MUTATIONS = {
         "        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
         (f"{_JOURNALS}::test_j12_a_second_runner_is_told_who_the_first_is",),
     ),
+    "lock of the folder": Mutation(
+        "batch/sinks.py",
+        "        lock.take()\n",
+        "",
+        (f"{_JOURNALS}::test_j12_two_journals_are_not_two_runs_of_one_folder",),
+    ),
+    "one create for an id": Mutation(
+        "client/claims.py",
+        "        if external_task_id in self._held:\n",
+        "        if False:\n",
+        ("tests/durability/test_single_creates.py",),
+    ),
+    "a claim outlives its caller": Mutation(
+        "client/creation.py",
+        "self._tools.background.carry(self._send(), ended=self._hold())",
+        "self._tools.background.carry(self._send())",
+        ("tests/durability/test_single_creates.py",),
+    ),
     "no redirects": Mutation(
         "transport/sessions.py",
         "            allow_redirects=False,\n",
@@ -91,8 +109,8 @@ MUTATIONS = {
     ),
     "name of the run on the disk": Mutation(
         "batch/sinks.py",
-        '    write_whole(file, (json.dumps({"run": name}) + "\\n").encode())\n',
-        '    file.write_bytes((json.dumps({"run": name}) + "\\n").encode())\n',
+        '    write_whole(file, (json.dumps(run) + "\\n").encode())\n',
+        '    file.write_bytes((json.dumps(run) + "\\n").encode())\n',
         (_POWER,),
     ),
     "budget across runs": Mutation(

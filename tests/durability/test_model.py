@@ -171,10 +171,9 @@ class Promise(RuleBasedStateMachine):
     def retry(self) -> None:
         """Somebody wants what failed to be tried again, and will pay for it."""
         self.server.change(lives=[])
-        for key, state in states(self.work.out).items():
-            if state == "failed":
-                self.allowed[self.rows[key][0]] += 1
-        if (self.work.out / "journal.db").exists():
+        failed = [key for key, state in states(self.work.out).items() if state == "failed"]
+        self.allowed.update(self.rows[key][0] for key in failed)
+        if failed:
             self.zygote.live(self.order(action="retry"))
 
     # What must hold.
@@ -200,9 +199,10 @@ class Promise(RuleBasedStateMachine):
         """Undisturbed at last, a run brings everything to its end."""
         self.server.order("/clear", {})
         last = self.zygote.live(self.order(options={"update": True}))
-        # Once for each attempt: where the journal was lost, earlier ones are found one by one.
-        last = self.zygote.live(self.order(options={"update": True}))
-        for _ in range(max(self.allowed.values())):
+        # At most once for each attempt: where the journal was lost, earlier ones are found one by one.
+        for _ in range(1 + max(self.allowed.values())):
+            if states(self.work.out) == dict.fromkeys(self.rows, "done"):
+                break
             self.retry()
             last = self.zygote.live(self.order(options={"update": True}))
         assert last.code == 0, last.report

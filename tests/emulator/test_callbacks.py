@@ -156,7 +156,7 @@ async def test_callbacks_come_without_a_request(emulate: Opener, receiver: Recei
     kling = await emulate(speed=1000, task_seconds=20.0)
     await kling.create(callback_url=receiver.url)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await receiver.ended.wait()
 
     assert receiver.statuses == ["submitted", "processing", "succeed"]
@@ -176,7 +176,7 @@ async def test_closing_stops_what_is_under_way(emulate: Opener) -> None:
     await kling.create(callback_url=url)
     await asyncio.sleep(0)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await kling.emulator.reset()
         await kling.create(callback_url=url)
         await kling.emulator.__aexit__(None, None, None)

@@ -555,7 +555,7 @@ async def test_speeded_tasks_end_by_themselves(emulate: Opener) -> None:
     kling = await emulate(speed=500, task_seconds=5.0)
     created = (await kling.create()).data
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (shown := (await kling.get(created["task_id"])).data)["task_status"] != "succeed":
             pass
 

@@ -39,7 +39,8 @@ class Settings:
     *slots* None: no limit. *foreign* is what other programs hold of them. *enforce* False accepts beyond the limit
     and counts it as an overrun. *lag* (seconds) and *lag_looks* hide a new task from reads by external id.
     *lives* are chosen by a text that occurs in external id or prompt, before *life*. With *fresh_links* each look at a
-    task shows links of their own; *padding* makes pictures larger; with *same_pictures* they depend on the prompt alone.
+    task shows links of their own; *padding* makes pictures larger; with *same_pictures* they depend on the prompt alone;
+    *picture* is served instead of all of them. *results* is the address that links name instead of this one.
     """
 
     slots: int | None = 9
@@ -56,6 +57,8 @@ class Settings:
     padding: int = 0
     fresh_links: bool = False
     same_pictures: bool = False
+    picture: bytes | None = None
+    results: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], base: Settings) -> Settings:
@@ -161,7 +164,9 @@ class Service:
         shown = (
             None
             if task is None
-            else self.tasks.show(task, self.host, now, self.clock.wall(), self._signature())
+            else self.tasks.show(
+                task, self.settings.results or self.host, now, self.clock.wall(), self._signature()
+            )
         )
         if shown is not None:
             return self.success(shown)
@@ -184,7 +189,10 @@ class Service:
         now, wall = self.clock.now(), self.clock.wall()
         self.tasks.settle(now)
         page = self.tasks.page(int(number), int(size), self.settings.listing)
-        shown = (self.tasks.show(task, self.host, now, wall, self._signature()) for task in page)
+        shown = (
+            self.tasks.show(task, self.settings.results or self.host, now, wall, self._signature())
+            for task in page
+        )
         return self.success(b"[" + b",".join(filter(None, shown)) + b"]")
 
     def _costs(self, query: Mapping[str, str]) -> Reply:
@@ -207,6 +215,8 @@ class Service:
 
     def _result(self, target: str) -> Reply:
         path = urlsplit(target).path
+        if self.settings.picture is not None:
+            return Reply(body=self.settings.picture, content_type="image/png")
         if self.settings.same_pictures:
             _, _, name, number = path.split("/")
             task = self.tasks.find(name)

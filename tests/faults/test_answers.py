@@ -263,7 +263,7 @@ async def test_h10_an_account_that_cannot_pay_is_left_alone(server: FaultServer,
         for number in range(1, 4):
             with pytest.raises(errors.AccountError):
                 _ = await kling.images.multi_image.create(job(f"job-{number}"))
-        task = await handle.wait(timeout=5)
+        task = await handle.wait(timeout=30)
 
     assert task.images
     assert_paid_once(server.books, ["job-0"])
@@ -351,7 +351,7 @@ async def test_an_external_id_of_the_callers_that_exists_is_told(server: FaultSe
         first = await kling.images.multi_image.create(job("job-1"))
         with pytest.raises(errors.DuplicateExternalId):
             _ = await kling.images.multi_image.create(job("job-1"))
-        task = await kling.images.multi_image.handle("job-1").wait(timeout=5)
+        task = await kling.images.multi_image.handle("job-1").wait(timeout=30)
 
     assert task.task_id == first.task_id
     assert_paid_once(server.books, ["job-1"])
@@ -375,6 +375,6 @@ async def test_one_refused_read_does_not_lose_the_tasks(server: FaultServer, sta
     server.break_with(go.html(status, "get"), go.html(status, "list"))
 
     async with client_of(server) as kling:
-        task = await kling.images.multi_image.run(job("job-1"), wait_timeout=5)
+        task = await kling.images.multi_image.run(job("job-1"), wait_timeout=30)
 
     assert task.images

@@ -29,8 +29,8 @@ async def test_t01_a_status_never_goes_backwards(server: FaultServer) -> None:
 
     async with client_of(server) as kling:
         handle = await kling.images.multi_image.create(job("job-1"))
-        task = await handle.wait(timeout=5)
-        again = await handle.wait(timeout=5)
+        task = await handle.wait(timeout=30)
+        again = await handle.wait(timeout=30)
 
     assert task.status == again.status == TaskStatus.SUCCEED
 
@@ -149,7 +149,7 @@ async def test_t06_a_wait_can_be_taken_up_again(server: FaultServer) -> None:
 
     server.service.tasks.end_all()
     async with client_of(server) as kling:
-        task = await kling.images.multi_image.handle("job-1").wait(timeout=5)
+        task = await kling.images.multi_image.handle("job-1").wait(timeout=30)
 
     assert task.images
     assert_within(server.books, posts=1)

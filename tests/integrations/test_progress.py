@@ -16,10 +16,11 @@ from web_kit import Asgi, Sent, events
 
 from kling_async import Kling
 from kling_async.emulator import Emulator
-from kling_async.errors import ConfigError
+from kling_async.errors import ConfigError, ContentRefusal, SubmissionUnknown, TransportError
 from kling_async.integrations.aiohttp_web import progress_app
 from kling_async.integrations.asgi import progress
 from kling_async.integrations.board import Board, TaskState, live
+from kling_async.protocol.events import Dropped, Resumed
 
 pytestmark = pytest.mark.anyio
 
@@ -119,6 +120,56 @@ async def test_a_wait_for_slots_is_told() -> None:
             _ = await waiting
 
     assert told[1].data == {"id": "order-2", "task_id": "", "status": "waiting", "ended": False}
+
+
+async def test_a_create_that_is_refused_ends_its_stream() -> None:
+    """A job that gets no task is `dropped`, with the service's reason; the same id may begin again."""
+    async with (
+        Emulator(speed="instant", paint="stamp", faults="1301:x1") as emulator,
+        client(emulator) as kling,
+    ):
+        app = progress(kling)
+        with pytest.raises(ContentRefusal):
+            _ = await kling.images.multi_image.create(job(external_task_id="order-3"))
+        async with Asgi(app, "task=order-3") as call:
+            refused = [sent.data async for sent in call.events() if sent.name == "task"]
+        await kling.images.multi_image.run(job(external_task_id="order-3"))
+        async with Asgi(app, "task=order-3") as call:
+            made = await statuses(call.events())
+
+    assert (refused[-1]["status"], refused[-1]["ended"]) == ("dropped", True)
+    assert refused[-1]["reason"]
+    assert made == ["succeed"]
+
+
+async def test_a_create_of_unknown_fate_is_told_as_such() -> None:
+    """While nobody can tell whether there is a task it is `unknown`; why a wait was left is nobody's business."""
+    board = Board()
+    lost = SubmissionUnknown("nobody knows", "ka-1")
+
+    for error in (lost, None, TransportError("cannot connect to 10.0.0.7")):
+        board.see(Dropped(account="main", key="", external_task_id="ka-1", error=error))
+
+    assert [(found.status, found.reason, found.ended) for found in board.since(0)] == [("dropped", "", True)]
+    assert board.since(0)[0].version == 2
+
+
+async def test_a_task_that_is_taken_up_again_is_told() -> None:
+    """After a restart a task whose handle is waited for is on the board, and is not set back when taken up twice."""
+    async with (
+        Emulator(speed=1, task_seconds=3600.0, paint="stamp") as emulator,
+        client(emulator) as before,
+        client(emulator) as after,
+    ):
+        made = await before.images.multi_image.create(job())
+        board = board_of(after)
+        waiting = asyncio.ensure_future(after.images.multi_image.handle(made.task_id).wait())
+        await until(lambda: board.find(made.task_id))
+        await emulator.advance(4000)
+        await waiting
+        board.see(Resumed(account="main", key="", external_task_id="ka-9", task_id=made.task_id))
+
+    assert [found.status for found in board.since(0)] == ["succeed"]
 
 
 async def test_a_task_id_will_do() -> None:

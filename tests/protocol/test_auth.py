@@ -16,6 +16,7 @@ from kling_async.errors import ConfigError
 from kling_async.protocol.auth import (
     ApiKey,
     KeyPair,
+    Sealed,
     Signer,
     credentials_from,
     credentials_from_env,
@@ -231,6 +232,15 @@ def test_which_tokens_may_be_refused_for_their_age() -> None:
     assert not signer.is_stale(token, 105.0)
     assert signer.is_stale(token, 105.1)
     assert signer.is_stale("an older one", 100.0)
+
+
+def test_what_is_sealed_shows_nothing() -> None:
+    """Neither as text nor as repr does a sealed secret show, and it is no string that could be cut into pieces."""
+    sealed = Sealed("a-key-that-nobody-may-see")
+
+    assert "nobody" not in f"{sealed} {sealed!r}"
+    assert not isinstance(sealed, str)
+    assert sealed.text == "a-key-that-nobody-may-see"
 
 
 def test_an_account_has_one_name_in_all_processes_and_it_shows_no_key() -> None:

@@ -11,10 +11,14 @@ import pytest
 
 from kling_async.errors import KlingError, NoFreeSlot, TransportError
 from kling_async.protocol import events
+from kling_async.protocol.fitting import Fitted
 
 JOB = {"account": "main", "key": "row 1", "external_task_id": "ka-1"}
 SEEN: list[Any] = [
     events.Waiting(**JOB, slots=2),
+    events.PicturesFitted(
+        **JOB, fitted=(Fitted(field="style_image", picture="a.webp", changes=("WebP saved as PNG",)),)
+    ),
     events.Submitted(**JOB, task_id="77", slots=2),
     events.Refused(**JOB, code=1303, pause=None),
     events.Retried(**JOB, error=TransportError("reset"), attempt=1, pause=0.5),

@@ -17,7 +17,7 @@ LEGAL: dict[JobState | None, set[JobState]] = {
     S.SUBMITTING: {S.PENDING, S.UNKNOWN, S.SUBMITTED, S.FAILED},
     S.UNKNOWN: {S.PENDING, S.SUBMITTED},
     S.SUBMITTED: {S.SUCCEEDED, S.DONE, S.FAILED, S.LOST},
-    S.SUCCEEDED: {S.DONE, S.FAILED},
+    S.SUCCEEDED: {S.DONE, S.FAILED, S.LOST},
     S.FAILED: {S.PENDING},
     S.LOST: {S.PENDING},
     S.DONE: {S.PENDING},
@@ -64,6 +64,10 @@ def test_states_are_live_finished_or_pending() -> None:
         (S.SUBMITTING, errors.ContentRefusal("x"), False),
         (S.UNKNOWN, errors.SubmissionUnknown("x"), False),
         (S.SUCCEEDED, errors.DownloadError("x"), False),
+        (S.SUCCEEDED, errors.LinkExpired("x"), False),
+        (S.SUCCEEDED, errors.LinkExpired("x", gone=True), True),
+        (S.SUCCEEDED, errors.TaskNotFound("x"), True),
+        (S.SUBMITTED, errors.LinkExpired("x", gone=True), True),
     ],
 )
 def test_which_ends_are_final(state: JobState, error: errors.KlingError, expected: bool) -> None:  # noqa: FBT001  # a table

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from kling_async.errors import ConfigError
-from kling_async.protocol.naming import LONGEST_STEM, file_stem
+from kling_async.protocol.naming import LONGEST_STEM, check_template, file_stem, folded
 
 TEMPLATE = "{key}_{index}"
 keys = st.text() | st.sampled_from(
@@ -91,3 +91,32 @@ def test_bad_templates_are_refused(template: str) -> None:
     """A template that cannot tell pictures apart, or could leave the folder, is refused at once."""
     with pytest.raises(ConfigError, match="template"):
         file_stem(template, "a", 0)
+
+
+@given(keys, st.integers(0, 9), st.integers(120, LONGEST_STEM))
+def test_names_keep_to_the_room_there_is(key: str, index: int, longest: int) -> None:
+    """Where paths are long, stems are shorter, and still tell keys apart."""
+    stem = file_stem(TEMPLATE, key, index, longest=longest)
+
+    assert len(stem.encode()) <= longest
+    assert stem != file_stem(TEMPLATE, f"{key}x", index, longest=longest)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Dress", "dress"), ("STRASSE", "straße"), ("\u00c9", "e\u0301"), ("a" * 400, "A" * 400)],
+)
+def test_twins_are_known_and_told_apart(one: str, other: str) -> None:
+    """Keys that differ only in case are equal when folded, and the one that comes second carries its hash."""
+    first, second = file_stem(TEMPLATE, one, 0), file_stem(TEMPLATE, other, 0, twin=True)
+
+    assert folded(one) == folded(other)
+    assert first.casefold() != second.casefold()
+
+
+def test_a_template_can_be_checked_beforehand() -> None:
+    """A bad template is an error before there is any key."""
+    check_template("{index:03}-{key}")
+
+    with pytest.raises(ConfigError, match="template"):
+        check_template("{key}")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.rows import job_from_row
+from kling_async.protocol.sources import ImageSource
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 URL = "https://example.com/a.png"
@@ -244,6 +245,16 @@ def test_any_json_is_a_job_or_refused_plainly(row: object) -> None:
 
     assert told is None or told.field.strip()
     assert str(told).encode()
+
+
+def test_an_object_in_a_store_may_be_signed() -> None:
+    """A row says with an object that the service is to fetch a signed URL; without `presign` the URL alone is enough."""
+    signed = {"url": "s3://bucket/a.png", "presign": True}
+
+    job = job_from_row({"subject_images": [signed], "style_image": "gs://bucket/b.png"})
+
+    assert job.subject_images == (ImageSource.from_store("s3://bucket/a.png", presign=True),)
+    assert job.style_image == ImageSource.from_store("gs://bucket/b.png")
 
 
 def test_a_row_is_known_by_its_paths_as_they_stand_there() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import base64
+import hashlib
+import io
 import os
 from pathlib import Path, PureWindowsPath
 
@@ -95,7 +98,9 @@ def test_bytes_paths_are_refused() -> None:
         (" \n", "name a picture"),
         ("data:image/png;base64,iVBOR", "from_base64"),
         (" DATA:image/png;base64,iVBOR", "from_base64"),
-        ("s3://bucket/x.png", "http(s)"),
+        ("s3://bucket", "bucket and key"),
+        ("s3:///x.png", "bucket and key"),
+        ("gs://user:secret@bucket/x.png", "bucket and key"),
         ("ftp://host/x.png", "http(s)"),
         ("file://server/share/x.png", "path itself"),
         ("file://", "path itself"),
@@ -211,6 +216,93 @@ def test_descriptions_are_short_and_hold_no_secret(value: object, text: str) -> 
 def test_sizes_are_readable(size: int, text: str) -> None:
     """Sizes are written in the unit that people expect."""
     assert megabytes(size) == text
+
+
+@pytest.mark.parametrize("file", [io.BytesIO(b"..rest"), io.BufferedReader(io.BytesIO(b"..rest"))])
+def test_files_are_read_from_where_they_stand(file: io.BytesIO) -> None:
+    """An open file is read at once, from its place to its end, and may be closed afterwards."""
+    file.read(2)
+
+    source = ImageSource.of(file)
+    file.close()
+
+    assert source.data == b"rest"
+
+
+def test_a_stream_that_cannot_seek_is_read() -> None:
+    """A pipe is a file like any other, since nothing is read twice."""
+    out, into = os.pipe()
+    os.write(into, b"\x89PNG")
+    os.close(into)
+
+    with os.fdopen(out, "rb") as file:
+        source = ImageSource.of(file)
+
+    assert source.data == b"\x89PNG"
+
+
+class Endless:
+    """A stream without an end."""
+
+    def read(self, length: int) -> memoryview:
+        return memoryview(bytes(length))
+
+
+class Later:
+    """A file of an async library."""
+
+    async def read(self, _length: int) -> bytes:
+        await asyncio.sleep(0)
+        return b""
+
+
+class Odd:
+    """Something that can be read and is no file."""
+
+    def read(self, _length: int) -> int:
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("file", "hint"),
+    [
+        (io.StringIO("text"), "mode 'rb'"),
+        (Later(), "await its read()"),
+        (Odd(), "pass the bytes"),
+        (Endless(), "smaller"),
+        (io.BytesIO(), "whole file"),
+    ],
+)
+def test_files_that_are_no_pictures_are_refused(file: object, hint: str) -> None:
+    """A file opened for text, of an async library, without an end or without bytes is refused with what helps."""
+    assert hint in refused(file).remedy
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/a/b.png", "gs://bucket/a b#1.png", " az://container/x.png", "memory://a/b"]
+)
+def test_urls_of_stores_name_objects(url: str) -> None:
+    """The URL of an object is kept as it is; signing it is asked for explicitly."""
+    source = ImageSource.of(url)
+
+    assert source.stored == url.strip() == source.describe() == source.identity()
+    assert not source.presign
+    assert ImageSource.from_store(url, presign=True).presign
+    assert source.url is None
+
+
+def test_the_identity_of_a_picture_is_its_content_or_its_place() -> None:
+    """Paths and URLs stand for themselves; bytes and PIL images are hashed, once."""
+    image = Image.new("RGB", (30, 20))
+    source = ImageSource.of(image)
+    before = source.identity()
+    image.putpixel((0, 0), (255, 0, 0))
+
+    assert ImageSource.of("a/b.png").identity() == "a/b.png"
+    assert ImageSource.of("https://x.example/a.png").identity() == "https://x.example/a.png"
+    assert ImageSource.of(b"abc").identity() == hashlib.sha256(b"abc").hexdigest()
+    assert source.identity() == before
+    assert ImageSource.of(image).identity() != before
 
 
 @pytest.mark.parametrize("written", ["dress.png", "pictures/dress.png", "../dress.png", "./a/../b.png"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from datetime import UTC, datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,12 @@ def test_a_status_says_how_far_a_task_has_come() -> None:
     ranks = [TaskStatus(word).rank for word in ("submitted", "queued", "processing", "succeed", "failed")]
 
     assert ranks == [0, 1, 1, 2, 2]
+
+
+def test_results_are_kept_for_thirty_days() -> None:
+    """From the end of a task; nothing is known of one that runs, or that does not say when it ended."""
+    end = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+    assert Task(task_id="7", status=TaskStatus.SUCCEED, updated_at=end).kept_until == end + timedelta(days=30)
+    assert Task(task_id="7", status=TaskStatus.PROCESSING, updated_at=end).kept_until is None
+    assert Task(task_id="7", status=TaskStatus.SUCCEED).kept_until is None

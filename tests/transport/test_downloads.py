@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from kling_async.errors import DownloadError, LinkExpired
 from kling_async.transport import downloads, files
 from kling_async.transport.downloads import FetchRules, open_result_session, read_picture, save_picture
+from kling_async.transport.files import FolderShelf
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., bytes]
@@ -58,7 +59,7 @@ async def failing(
 ) -> DownloadError:
     """Save and read *url*; both must fail alike, leave nothing in *folder* and show no query."""
     with pytest.raises(DownloadError) as caught:
-        await save_picture(session, url, folder=folder, stem="a_0", rules=rules)
+        await save_picture(session, url, shelf=FolderShelf(folder), stem="a_0", rules=rules)
     with pytest.raises(type(caught.value)) as again:
         await read_picture(session, url, rules=rules)
     assert str(again.value) == str(caught.value)
@@ -79,12 +80,16 @@ async def test_a_picture_is_saved_whole(
     server.replies["/x.bin?sign=a%2Fb%2B"] = reply(data, Content_Type="application/octet-stream")
 
     saved = await save_picture(
-        session, f"{server.url}/x.bin?sign=a%2Fb%2B", folder=tmp_path / "new" / "out", stem="a_0", rules=LOCAL
+        session,
+        f"{server.url}/x.bin?sign=a%2Fb%2B",
+        shelf=FolderShelf(tmp_path / "new" / "out"),
+        stem="a_0",
+        rules=LOCAL,
     )
 
-    assert saved.path == tmp_path / "new" / "out" / f"a_0.{extension}"
+    assert saved.location == tmp_path / "new" / "out" / f"a_0.{extension}"
     assert (
-        saved.path.read_bytes()
+        saved.location.read_bytes()
         == data
         == await read_picture(session, f"{server.url}/x.bin?sign=a%2Fb%2B", rules=LOCAL)
     )
@@ -93,7 +98,7 @@ async def test_a_picture_is_saved_whole(
         hashlib.sha256(data).hexdigest(),
         kind.lower(),
     )
-    assert names(saved.path.parent) == {saved.path.name}
+    assert names(saved.location.parent) == {saved.location.name}
 
 
 async def test_no_credentials_go_to_the_result_host(
@@ -268,7 +273,7 @@ async def test_links_that_are_none_are_refused(
 ) -> None:
     """Only http and https links with a host are fetched."""
     with pytest.raises(DownloadError, match="link"):
-        await save_picture(session, url, folder=tmp_path, stem="a", rules=LOCAL)
+        await save_picture(session, url, shelf=FolderShelf(tmp_path), stem="a", rules=LOCAL)
 
 
 class Names(AbstractResolver):
@@ -353,7 +358,7 @@ async def test_an_unguarded_session_is_refused(tmp_path: Path) -> None:
         for session in (plain, local):
             with pytest.raises(AssertionError):
                 await save_picture(
-                    session, "http://example.com/x", folder=tmp_path, stem="a", rules=FetchRules()
+                    session, "http://example.com/x", shelf=FolderShelf(tmp_path), stem="a", rules=FetchRules()
                 )
 
 
@@ -391,7 +396,7 @@ async def test_existing_files_stay(
     secret.write_bytes(data)
 
     async def save() -> None:
-        await save_picture(session, f"{server.url}/x", folder=tmp_path, stem="a_0", rules=LOCAL)
+        await save_picture(session, f"{server.url}/x", shelf=FolderShelf(tmp_path), stem="a_0", rules=LOCAL)
 
     await save()
     before = (target.stat().st_ino, target.stat().st_mtime_ns)
@@ -425,7 +430,10 @@ async def test_without_hard_links_nothing_is_replaced_either(
     monkeypatch.setattr(os, "link", no_links)
 
     async def save() -> Path:
-        return (await save_picture(session, f"{server.url}/x", folder=tmp_path, stem="a_0", rules=LOCAL)).path
+        saved = await save_picture(
+            session, f"{server.url}/x", shelf=FolderShelf(tmp_path), stem="a_0", rules=LOCAL
+        )
+        return Path(saved.location)
 
     first = await save()
     assert await save() == first
@@ -458,7 +466,7 @@ async def test_a_full_disk_leaves_nothing(
     monkeypatch.setattr(files, "_write_all", full)
 
     with pytest.raises(DownloadError, match=f"{tmp_path.name}: No space left") as caught:
-        await save_picture(session, f"{server.url}/x", folder=tmp_path, stem="a_0", rules=LOCAL)
+        await save_picture(session, f"{server.url}/x", shelf=FolderShelf(tmp_path), stem="a_0", rules=LOCAL)
 
     assert caught.value.local
     assert not caught.value.retryable
@@ -474,7 +482,7 @@ async def test_bad_folders_and_names_are_local_failures(
 
     async def failure(folder: Path, stem: str) -> DownloadError:
         with pytest.raises(DownloadError) as caught:
-            await save_picture(session, f"{server.url}/x", folder=folder, stem=stem, rules=LOCAL)
+            await save_picture(session, f"{server.url}/x", shelf=FolderShelf(folder), stem=stem, rules=LOCAL)
         return caught.value
 
     assert (await failure(tmp_path / "file", "a")).local
@@ -509,7 +517,7 @@ async def test_the_disk_is_flushed_in_order(
     monkeypatch.setattr(os, "link", note("link", link))
     monkeypatch.setattr(os, "unlink", note("unlink", unlink))
 
-    await save_picture(session, f"{server.url}/x", folder=tmp_path, stem="a_0", rules=LOCAL)
+    await save_picture(session, f"{server.url}/x", shelf=FolderShelf(tmp_path), stem="a_0", rules=LOCAL)
 
     assert seen[:4] == ["fsync", "link", "unlink", "fsync folder"]
 
@@ -518,11 +526,17 @@ async def test_cancelling_leaves_nothing(
     server: Any, session: aiohttp.ClientSession, tmp_path: Path, make_picture: Make
 ) -> None:
     """A02: a cancelled download takes its part away, whether a scope or the task itself is cancelled."""
-    picture = make_picture(size=(900, 700))
+    picture = make_picture(size=(1200, 900))  # more than is held before the first write
     server.replies["/x"] = reply(picture, length=len(picture) + 9) + b"<hang>"
 
     async def save() -> None:
-        await save_picture(session, f"{server.url}/x", folder=tmp_path, stem="a_0", rules=LOCAL)
+        await save_picture(
+            session,
+            f"{server.url}/x",
+            shelf=FolderShelf(tmp_path),
+            stem="a_0",
+            rules=FetchRules(allow_private=True),
+        )
 
     async def begun() -> None:
         while not names(tmp_path):  # noqa: ASYNC110  # a thread makes the file
@@ -548,7 +562,7 @@ async def test_steps_after_the_end_have_no_effect(tmp_path: Path) -> None:
 
     part.discard()
     part.write([b"late"])
-    late = part.finish([b"later"], lambda _: None)
+    late = part.finish([b"later"], lambda *_: None)
 
     assert late is None
     assert part.ended

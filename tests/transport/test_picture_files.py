@@ -7,7 +7,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ from PIL import Image
 from kling_async.errors import InvalidJob
 from kling_async.protocol.pictures import Picture
 from kling_async.protocol.sources import ImageSource
-from kling_async.transport import pictures as under_test
-from kling_async.transport.pictures import PIECE, check_unchanged, inspect, pieces
+from kling_async.transport import pieces as under_test
+from kling_async.transport.larder import Larder
+from kling_async.transport.opening import check_unchanged
+from kling_async.transport.pictures import inspect
+from kling_async.transport.pieces import PIECE
+from kling_async.transport.turns import Step
 
 pytestmark = pytest.mark.anyio
 Make = Callable[..., bytes]
@@ -33,6 +37,11 @@ async def refused(value: object) -> InvalidJob:
     return caught.value
 
 
+def pieces(picture: Picture) -> AsyncGenerator[bytes | memoryview, None]:
+    """Read straight from the file, in pieces that stay small."""
+    return Larder(budget=0).pieces(picture, Step())
+
+
 async def text_of(picture: Picture) -> bytes:
     return b"".join([piece async for piece in pieces(picture)])
 
@@ -42,9 +51,9 @@ def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Run with and without the optional encoder."""
     if request.param == "binascii":
         monkeypatch.setitem(sys.modules, "pybase64", None)
-    under_test._encoder.cache_clear()
+    under_test.encoder.cache_clear()
     yield
-    under_test._encoder.cache_clear()
+    under_test.encoder.cache_clear()
 
 
 @pytest.mark.usefixtures("encoder")
@@ -60,11 +69,11 @@ async def test_a_file_becomes_its_base64(
 
     picture = await inspect(ImageSource.of(path), "scene_image")
 
-    assert (picture.size, picture.header.format, picture.header.width, picture.note) == (
+    assert (picture.size, picture.header.format, picture.header.width, picture.changes) == (
         len(data),
         kind.lower(),
         size[0],
-        "",
+        (),
     )
     assert await text_of(picture) == base64.b64encode(data) == await text_of(picture)
 
@@ -182,23 +191,23 @@ async def test_a_picture_just_within_the_size_passes(tmp_path: Path, make_pictur
 
 
 @pytest.mark.parametrize(
-    ("mode", "note"),
+    ("mode", "changes"),
     [
-        ("RGB", ""),
-        ("RGBA", ""),
-        ("L", ""),
-        ("P", ""),
-        ("CMYK", "converted from CMYK to RGB"),
-        ("F", "converted from F to RGB"),
+        ("RGB", ()),
+        ("RGBA", ()),
+        ("L", ()),
+        ("P", ()),
+        ("CMYK", ("converted from CMYK to RGB",)),
+        ("F", ("converted from F to RGB",)),
     ],
 )
-async def test_pil_images_are_encoded(mode: str, note: str) -> None:
+async def test_pil_images_are_encoded(mode: str, changes: tuple[str, ...]) -> None:
     """A PIL image becomes a PNG of the same pixels; a mode that PNG cannot hold is converted, and told."""
     image = Image.effect_noise((400, 300), 50).convert("RGB").convert(mode)
 
     picture = await inspect(ImageSource.of(image), "scene_image")
 
-    assert picture.note == note
+    assert picture.changes == changes
     with Image.open(io.BytesIO(base64.b64decode(await text_of(picture)))) as sent:
         assert sent.convert("RGB").tobytes() == image.convert("RGB").tobytes()
 
@@ -210,7 +219,7 @@ async def test_a_pil_image_too_large_for_png_becomes_jpeg() -> None:
     picture = await inspect(ImageSource.of(image), "scene_image")
 
     assert picture.header.format == "jpeg"
-    assert "quality 95" in picture.note
+    assert "quality 95" in picture.changes[0]
     image.putalpha(128)
     assert "10 MB" in (await refused(image)).rule
 
@@ -234,7 +243,7 @@ async def test_a_changed_file_never_arrives_whole(tmp_path: Path, make_picture: 
         path.write_bytes(data)
         picture = await inspect(ImageSource.of(path), "scene_image")
         stream = pieces(picture)
-        got = await anext(stream)
+        got = bytes(await anext(stream))
         change()
         try:
             async for piece in stream:
@@ -317,12 +326,12 @@ async def test_a_thread_that_comes_late_touches_nothing(tmp_path: Path, make_pic
     """A thread whose wait was cancelled before it began finds the file closed, and neither opens nor reads it."""
     path = tmp_path / "a.png"
     path.write_bytes(make_picture())
-    file = under_test._PictureFile(await inspect(ImageSource.of(path), "scene_image"))
+    file = under_test._PictureFile(await inspect(ImageSource.of(path), "scene_image"), bytearray(PIECE))
     before = open_files()
     await file.aclose()
 
     file.open()
-    late = file._read_blocking(0, 100)
+    late = file.read(0, 100)
 
     assert late == b""
     assert open_files() == before

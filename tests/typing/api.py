@@ -160,7 +160,7 @@ async def batch(kling: Kling, jobs: AsyncIterator[MultiImage], path: Path) -> No
             match outcome:
                 case Succeeded(key=key, files=files, units=units, job=job, attempts=attempts):
                     assert_type(key, str)
-                    assert_type(files, tuple[Path, ...])
+                    assert_type(files, tuple[Path | str, ...])
                     assert_type(units, Decimal | None)
                     assert_type(job, MultiImage | None)
                     assert_type(attempts, int)

@@ -1,4 +1,4 @@
-"""A journal and a folder whose opening was cancelled are free again, whatever their threads had got to."""
+"""What was cut off is free again: journals, folders, ids and connections, whatever their threads had got to."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from cancel_kit import WAYS, Moment, cut_by, parts_in
-from socket_kit import client, job, leaves_nothing, until
+from socket_kit import PATH, Asked, Plain, answer, client, job, leaves_nothing, task, until
 
+from kling_async.batch.racks import FolderRack
 from kling_async.batch.sinks import Folder
 from kling_async.emulator import Emulator
-from kling_async.errors import ConfigError, JournalError
+from kling_async.errors import ConfigError, JournalError, SubmissionUnknown, TaskNotFound
 from kling_async.journal.journal import Journal
 from kling_async.journal.locks import OwnerLock
 
@@ -81,7 +82,7 @@ async def test_nobody_takes_over_what_is_still_being_opened(tmp_path: Path) -> N
 async def test_a_folder_that_was_closed_opens_nothing_any_more(tmp_path: Path) -> None:
     """What a folder's thread opens after the folder was closed is closed again; lines come to no closed file."""
     async with leaves_nothing():
-        folder = Folder(tmp_path / "out")
+        folder = Folder(tmp_path / "out", FolderRack(tmp_path / "out"))
         await folder.open()
         journal = await Journal.open(tmp_path / "journal.db")
         folder.close()
@@ -115,6 +116,46 @@ async def test_a_client_closed_under_a_batch_frees_everything(tmp_path: Path) ->
 
     names = [each.external_task_id for each in emulator.tasks]
     assert len(names) == len(set(names)) == 18
+
+
+async def test_an_id_that_made_no_task_is_free_at_once(tmp_path: Path) -> None:
+    """Once a left-over create turns out to have made no task, the next line of the program may use its id again."""
+    silent = [True]
+
+    def say(asked: Asked) -> bytes:
+        if asked.method == "POST":
+            return Plain.HANG if silent[0] else answer(task(external_task_id="order-1"))
+        return answer(None, code=1203, status=404)
+
+    async with Plain(say) as server:
+        kling = client(server, journal=tmp_path / "journal.db")
+        work = asyncio.ensure_future(kling.images.multi_image.create(job(external_task_id="order-1")))
+        await until(lambda: server.of("POST"))
+        await kling._engine.aclose(grace=0.0)
+        await kling.aclose()
+        with pytest.raises(SubmissionUnknown):
+            _ = await work
+        silent[0] = False
+        async with client(server, journal=tmp_path / "journal.db") as kling:
+            (left,) = await kling.images.multi_image.pending()
+            with pytest.raises(TaskNotFound):
+                await left
+            again = await kling.images.multi_image.create(job(external_task_id="order-1"))
+
+    assert again.task_id == "t-1"
+
+
+async def test_an_emulator_takes_a_client_that_goes_away() -> None:
+    """A client that leaves in the middle of a body is no defect of the emulator, and logs none."""
+    async with leaves_nothing(), Emulator(speed="instant", paint="stamp") as emulator:
+        port = int(emulator.url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {emulator.api_key}\r\n"
+        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 99999\r\n\r\n{{".encode())
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
 
 
 async def _take_all(batch: Any) -> Exception | None:
