@@ -92,6 +92,30 @@ def test_all_stores_rule_alike_in_a_run(redis_server: Server, moves: list[Any]) 
     assert on_server == expected
 
 
+def test_all_stores_lose_patience_alike(redis_server: Server, tmp_path: Path) -> None:
+    """Who does not fit is passed for as many slots in every store, and then served first."""
+
+    def steps() -> Iterator[tuple[float, Report]]:
+        yield 0.0, Report(owner="a", nonce="n1", limit=20)
+        first = (
+            Claim("wide", "w", 18),
+            Claim("small0", "s0", 1),
+            Claim("heavy", "h", 3),
+            Claim("small1", "s1", 1),
+        )
+        yield 5.0, Report(owner="a", nonce="n1", asks=first)
+        for number in range(20):
+            asks = (Claim(f"small{number + 2}", f"s{number + 2}", 1),)
+            yield 0.0, Report(owner="a", nonce="n1", asks=asks, ends=((f"small{number}", f"s{number}"),))
+
+    expected, in_file, on_server = asyncio.run(_rule(redis_server, tmp_path / "slots.db", steps()))
+
+    assert in_file == expected
+    assert on_server == expected
+    passed = [grant.job for ruling in expected for grant in ruling.granted]
+    assert 8 < len(passed) < 16
+
+
 @define
 class _Run:
     """Reports that depend on what was granted."""
