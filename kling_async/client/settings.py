@@ -64,6 +64,11 @@ def gather(
     env = os.environ if env is None else env
     given = credentials_from(api_key=api_key, access_key=access_key, secret_key=secret_key)
     limit = _slots(slots if slots != "auto" else env.get("KLING_SLOTS") or "auto")
+    if address is not None and not address.strip():
+        # Whoever names an address does not mean the service itself, which charges.
+        raise ConfigError(
+            "base_url: expected an address, found an empty text; leave it out for the service's own"
+        )
     # An argument for the region beats an address from the environment.
     where = base_url(address or (None if region else env.get("KLING_BASE_URL")), region or _region(env))
     if accounts is None:

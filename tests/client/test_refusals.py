@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from socket_kit import PATH, Asked, Plain, answer, client, creates, job, leaves_nothing, reply, task
 
-from kling_async import TaskStatus, errors
+from kling_async import Kling, TaskStatus, errors
 from kling_async.emulator import Emulator, Fault
 from kling_async.protocol.codes import CODES
 
@@ -309,3 +309,10 @@ async def test_a_proxy_is_used(how: str, monkeypatch: pytest.MonkeyPatch) -> Non
             await kling.images.multi_image.retrieve("t-1")
 
     assert [asked.target for asked in proxy.asked] == [f"http://service.invalid{PATH}/t-1"]
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_address_is_not_the_service(empty: str) -> None:
+    """Whoever gives an address that turns out to be empty is told so, and never reaches the service that charges."""
+    with pytest.raises(errors.ConfigError, match="base_url: expected an address, found an empty text"):
+        Kling(api_key="k" * 40, base_url=empty)
