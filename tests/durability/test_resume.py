@@ -298,7 +298,8 @@ def test_a_machine_that_slept_for_hours_takes_its_tasks_up(
 
     again = zygote.live(work.order(service))
 
-    assert {kind for kind, _, _ in again.report["outcomes"].values()} == {"Succeeded"}
+    # Some may have been done before the crash.
+    assert {kind for kind, _, _ in again.report["outcomes"].values()} - {"Skipped"} == {"Succeeded"}
     assert_kept(service, work, undisturbed)
 
 
