@@ -18,10 +18,14 @@ from kling_async.protocol.naming import TEMPLATE
 if TYPE_CHECKING:
     from kling_async.cli.running import Settings
 
+    _ParamType = click.ParamType[Path | str]
+else:
+    _ParamType = click.ParamType  # it takes no type before click 8.2
+
 __all__ = ["Place", "run_command", "spends"]
 
 
-class Place(click.ParamType[Path | str]):
+class Place(_ParamType):
     """A folder, as a path, or the URL of a place in an object store, as text."""
 
     name = "place"
