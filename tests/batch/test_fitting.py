@@ -65,14 +65,14 @@ async def test_a_client_may_fit_or_not(tmp_path: Path) -> None:
         other = await fitting.images.multi_image.create(job)
         async with fitting.batch([job], journal=tmp_path / "run.db") as batch:
             (outcome,) = [outcome async for outcome in batch]
+        with pytest.raises(ConfigError, match="fit"):
+            client(service, fit="sometimes")
+        with pytest.raises(ConfigError, match="picture_cache"):
+            client(service, picture_cache=-1)
 
     assert one.fitted == other.fitted
     assert isinstance(outcome, Succeeded)
     assert outcome.fitted == one.fitted
-    with pytest.raises(ConfigError, match="fit"):
-        client(service, fit="sometimes")
-    with pytest.raises(ConfigError, match="picture_cache"):
-        client(service, picture_cache=-1)
 
 
 async def test_a_job_is_the_same_whatever_it_takes_to_fit(tmp_path: Path) -> None:
