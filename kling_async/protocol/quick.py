@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from kling_async.protocol.codec import seconds_of
-from kling_async.protocol.tasks import TaskStatus
+from kling_async.protocol.codec import is_end, seconds_of
 
 __all__ = ["Document", "read", "texts"]
-
-_RUNNING = frozenset({"processing", "submitted"})
 
 
 class QuickGlance(msgspec.Struct, gc=False):
@@ -27,7 +24,7 @@ class QuickGlance(msgspec.Struct, gc=False):
     @property
     def ended(self) -> bool:
         """Whether the task will not change any more."""
-        return self.task_status not in _RUNNING and TaskStatus(self.task_status).ended
+        return is_end(self.task_status)
 
     @property
     def seconds(self) -> float | None:

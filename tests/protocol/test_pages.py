@@ -96,3 +96,13 @@ def test_refusals_and_rubbish_are_told_as_elsewhere(body: Reply, error: type[err
     """What is no page of tasks raises what the same reply raises to any other query."""
     with pytest.raises(error):
         read_page(body)
+
+
+def test_the_id_of_a_request_may_stand_in_a_header() -> None:
+    """A page whose body does not name its request is named by the header, whichever reader takes it."""
+    headers = {"x-request-id": "r-9"}
+
+    quickly = read_page(Reply(status=200, headers=headers, body=b'{"code": 0, "data": []}'))
+    patiently = read_page(Reply(status=200, headers=headers, body=b'{"code": "0", "data": []}'))
+
+    assert (quickly.request_id, patiently.request_id) == ("r-9", "r-9")
