@@ -176,9 +176,7 @@ async def test_an_idle_account_takes_over_waiting_rows() -> None:
                 await until(lambda: len(emulator.tasks) >= 16)
                 foreign[0] = 7
                 outcomes = [outcome async for outcome in batch]
-            statistics = batch.statistics()
 
     assert Counter(map(type, outcomes)) == {Succeeded: 120}
     assert len({task.external_task_id for task in emulator.tasks}) == 120
-    assert statistics.seconds < 6.0, "fifty rows one after the other would take ten seconds"
-    assert shares(emulator)["quick"] >= 80
+    assert shares(emulator)["quick"] >= 80, "rows left at the other account would be made there, one by one"

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from kling_async import Failed, Kling, MultiImage
 from kling_async.emulator import Emulator
 from kling_async.errors import TaskNotFound
 from kling_async.journal.journal import Journal
-from kling_async.protocol.events import Event, Submitted
+from kling_async.protocol.events import Event
 from kling_async.testing import RunningEmulator, running_emulator
 
 # Steps between two cuts; each test begins at another one of them, so that together they try many. All with 1.
@@ -138,19 +137,14 @@ def _quiet(kling: Kling) -> bool:
 async def test_a06_many_callers_share_one_client() -> None:
     """5,000 callers at once, most of whom leave again, need no more sockets than the pool has, and leave nothing."""
     sockets: list[int] = []
-    submitted = count()
-
-    def look(event: Event) -> None:
-        if isinstance(event, Submitted) and next(submitted) % 50 == 0:
-            sockets.append(sum(target.startswith("socket:") for target in open_files().values()))
 
     async with (
         Emulator(speed="instant", paint="stamp", slots=50) as emulator,
-        client(emulator, slots=50, on_event=look) as kling,
+        client(emulator, slots=50) as kling,
     ):
-        before = sum(target.startswith("socket:") for target in open_files().values())
+        before = _open_sockets()
         async with asyncio.TaskGroup() as group:
-            callers = [group.create_task(_run_one(kling, number)) for number in range(5000)]
+            callers = [group.create_task(_run_one(kling, number, sockets)) for number in range(5000)]
             await until(lambda: emulator.tasks, 60)
             for number, caller in enumerate(callers):
                 if number % 5:
@@ -166,9 +160,15 @@ async def test_a06_many_callers_share_one_client() -> None:
     assert 0 < max(sockets) - before <= 2 * pool
 
 
-async def _run_one(kling: Kling, number: int) -> str:
-    done = await kling.images.multi_image.run(job(external_task_id=f"caller-{number}"), wait_timeout=300)
-    return done.task_id
+async def _run_one(kling: Kling, number: int, sockets: list[int]) -> str:
+    handle = await kling.images.multi_image.create(job(external_task_id=f"caller-{number}"))
+    if number % 50 == 0:
+        sockets.append(_open_sockets())
+    return (await handle.wait(timeout=300)).task_id
+
+
+def _open_sockets() -> int:
+    return sum(target.startswith("socket:") for target in open_files().values())
 
 
 # A whole program.
