@@ -33,7 +33,7 @@ from kling_async.protocol.parts import is_part, whole_key
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE
 from kling_async.protocol.tasks import RESULTS_KEPT, Task
 
-__all__ = ["Recovered", "Status", "forget_running", "read_status", "rebuild", "retry_failed"]
+__all__ = ["Rebuilt", "Status", "forget_running", "read_status", "rebuild", "retry_failed"]
 
 
 @frozen(kw_only=True)
@@ -163,7 +163,7 @@ def _begin_again(ledger: Ledger) -> None:
 
 
 @frozen(kw_only=True)
-class Recovered:
+class Rebuilt:
     """What `rebuild()` found: tasks of the run that exist (*found*), and rows that have none (*absent*)."""
 
     found: int
@@ -173,7 +173,7 @@ class Recovered:
 
 async def rebuild(
     engine: Engine, queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], options: BatchOptions
-) -> Recovered:
+) -> Rebuilt:
     """
     Build the journal of the run of *options* anew from its jobs and what the service has of them.
 
@@ -194,7 +194,7 @@ async def rebuild(
 
 async def _rebuild(
     queries: Queries, jobs: Iterable[Input] | AsyncIterable[Input], folder: Folder, path: Path
-) -> Recovered:
+) -> Rebuilt:
     aside = _Aside()
     journal = await folder.open_journal(path, instead_of=aside)
     try:
@@ -215,7 +215,7 @@ async def _rebuild(
         await journal.flush()
     finally:
         await journal.aclose()
-    return Recovered(found=found, absent=absent, old_journal=aside.old)
+    return Rebuilt(found=found, absent=absent, old_journal=aside.old)
 
 
 def _found(entry: Entry, journal: Journal, tasks: Mapping[str, tuple[Link, Task]]) -> bool:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from kling_async.batch.batch import Batch
     from kling_async.batch.entries import Input
     from kling_async.batch.fetching import Fetched
-    from kling_async.batch.upkeep import Recovered
+    from kling_async.batch.upkeep import Rebuilt
 
 __all__ = ["Kling"]
 
@@ -254,7 +254,7 @@ class Kling:
         *,
         out: str | PathLike[str],
         journal: str | PathLike[str] | None = None,
-    ) -> Recovered:
+    ) -> Rebuilt:
         """
         Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
 
