@@ -193,8 +193,16 @@ def soak(session: nox.Session) -> None:
     session.run("python", "benchmarks/soak.py", *session.posargs, env=INSTALLED)
 
 
-@nox.session(python=LOWEST, default=False)
+@nox.session(python=LOWEST)
 def docs(session: nox.Session) -> None:
+    """Build the site of docs/ into build/site; a warning, such as a link that leads nowhere, is an error."""
+    session.install(".", *group("docs"))
+    options = ("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet")
+    session.run("sphinx-build", *options, *session.posargs, "docs", "build/site", env=INSTALLED)
+
+
+@nox.session(python=LOWEST, default=False)
+def tables(session: nox.Session) -> None:
     """Write those parts of docs/ anew that come from the program: the tables and the picture."""
     session.install(".[cli]")
     session.run("python", "docs/tables.py", *session.posargs, env=INSTALLED)

@@ -59,6 +59,8 @@ MADE_HERE = frozenset(
         *("MultiImageResource", "RawReplies", "RawReply", "RequestRecord", "RunningEmulator", "TaskHandle"),
     }
 )
+# Arguments that only tests give: clocks, and what lets a picture fetch itself.
+FOR_TESTS = frozenset({"_clock", "_now", "_keeper"})
 # Where the standard library has what annotations call by a short name.
 SHORT = {
     "datetime": "datetime.datetime",
@@ -86,16 +88,15 @@ def fields_of(cls: type[attrs.AttrsInstance]) -> str:
     shown = []
     keyword_only = False
     for each in attrs.fields(cls):
-        if not each.init or each.name.startswith("_"):
+        if not each.init or each.name in FOR_TESTS:
             continue
         if each.kw_only and not keyword_only:
             keyword_only = True
             shown.append("*")
-        text = f"{each.name}: {annotation(each.type)}"
-        if isinstance(each.default, attrs.Factory):  # type: ignore[arg-type]  # a class, though typed as a function
-            text += " = ..."
-        elif each.default is not attrs.NOTHING:
-            text += f" = {each.default!r}"
+        text = f"{each.alias}: {annotation(each.type)}"
+        if each.default is not attrs.NOTHING:
+            is_plain = isinstance(each.default, str | int | float | None)
+            text += f" = {each.default!r}" if is_plain else " = ..."
         shown.append(text)
     return f"({', '.join(shown)})"
 

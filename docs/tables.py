@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     if found == wanted:
         return 0
     if "--check" in arguments:
-        sys.stderr.write(f"{PAGE.name}: expected the table of the code; run: nox -s docs\n")
+        sys.stderr.write(f"{PAGE.name}: expected the table of the code; run: nox -s tables\n")
         return 1
     PAGE.write_text(wanted, encoding="utf-8")
     return 0

@@ -78,7 +78,7 @@ class Batch:
         raise StopAsyncIteration
 
     def statistics(self) -> Statistics:
-        """Return where the batch stands."""
+        """Return where the batch stands; takes no time worth mentioning, at any moment, also after the end."""
         runner = self._runner
         named, ages = runner.waiting.longest(_SHOWN_WAITING), runner.waiting.ages()
         return runner.counts.statistics(named, ages, runner.party)

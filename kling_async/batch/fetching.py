@@ -45,7 +45,7 @@ _AT_ONCE = 16
 @frozen(kw_only=True)
 class Fetched:
     """
-    What `fetch()` found: pictures that were there and *whole*, and the names of those *fetched*.
+    What `Kling.fetch()` found: pictures that were there and *whole*, and the names of those *fetched*.
 
     *failed* are the jobs with pictures that could not be had, *unfinished* counts jobs whose tasks were not seen to end,
     which the next run takes up.

@@ -164,7 +164,11 @@ def _begin_again(ledger: Ledger) -> None:
 
 @frozen(kw_only=True)
 class Rebuilt:
-    """What `rebuild()` found: tasks of the run that exist (*found*), and rows that have none (*absent*)."""
+    """
+    What `Kling.recover()` found: how many jobs of the run have a task (*found*), and how many have none (*absent*).
+
+    *old_journal* is where the old one lies now, None if there was none.
+    """
 
     found: int
     absent: int

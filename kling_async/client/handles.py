@@ -66,13 +66,17 @@ class TaskHandle:
         return row.task.unwrap()
 
     async def refresh(self) -> Task:
-        """Ask the service once and return the task as it is now, ended or not."""
+        """Ask the service once and return the task as it is now, ended or not; raises as `retrieve()` does."""
         task = await self._retrieve(self.task_id or self.external_task_id)
         self.task_id = task.task_id
         return task
 
     async def events(self) -> AsyncIterator[Task]:
-        """Yield the task each time the service reports another status, until it has ended."""
+        """
+        Yield the task each time the service reports another status, until it has ended, failure included.
+
+        Raises `TaskNotFound` if the service no longer knows the task. There is no limit of time.
+        """
         row = await self._tracked()
         changed = asyncio.Event()
 

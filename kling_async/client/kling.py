@@ -258,7 +258,8 @@ class Kling:
         """
         Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
 
-        Submits nothing. The old journal is moved aside. The arguments are those of the `batch()`.
+        Submits nothing, and moves the old journal aside. The arguments are those of the `batch()`. Raises `JournalError` while
+        a run holds the journal.
         """
         from kling_async.batch.options import BatchOptions
         from kling_async.batch.upkeep import rebuild
@@ -277,7 +278,8 @@ class Kling:
         """
         Fetch the pictures of the run in *out* that were never saved, are missing, or are damaged.
 
-        Works as long as the service has them, 30 days, and submits nothing. The arguments are those of the `batch()`.
+        Works as long as the service has them, 30 days, and submits nothing. The arguments are those of the `batch()`. Raises
+        `JournalError` while a run holds the journal, `ConfigError` where there is none, `DownloadError` for a full disk.
         """
         from kling_async.batch.fetching import fetch
         from kling_async.batch.options import BatchOptions

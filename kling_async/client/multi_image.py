@@ -109,7 +109,12 @@ def _tell(emitter: Emitter, key: str, external_task_id: str, fitted: tuple[Fitte
 
 @define(eq=False)
 class MultiImageResource:
-    """`/v1/images/multi-image2image` of one client."""
+    """
+    `/v1/images/multi-image2image` of one client: `kling.images.multi_image`.
+
+    Every call raises `ConfigError` from another event loop or after closing, `ApiError` when the service refuses,
+    `TransportError` when it cannot be reached, and `MalformedReply` for an answer that cannot be read.
+    """
 
     _queries: Queries = field(repr=False)
 
@@ -125,15 +130,16 @@ class MultiImageResource:
         """
         Make one task, as soon as the account has slots for it, and return its handle.
 
-        Give a `MultiImage` or its fields. A higher *priority* passes the queue; batches have 0. Every create carries
-        an external id, so a lost reply is cleared up by asking and never by sending blindly again. A caller that is
-        cancelled leaves at once while a create under way goes on; its external id is in the note of the cancellation.
+        Give a `MultiImage` or its fields. A higher *priority* passes the queue; batches have 0. The wait for slots has no limit of
+        its own: put `asyncio.timeout()` around it. Every create carries an external id, so a lost reply is cleared up by asking
+        and never by sending blindly again. A caller that is cancelled leaves at once while a create under way goes on; its
+        external id is in the note of the cancellation.
 
         With a client's *journal*, the create is on the disk before it leaves.
 
-        Raises `InvalidJob` before anything is sent, also for an external id that another create is using;
-        `ApiError` and its kinds when the service refuses;
-        `TransportError` when it could not be reached, and no task was made; `SubmissionUnknown` when nobody knows.
+        Raises `InvalidJob` before anything is sent, also for an external id that another create is using; `ApiError` and its
+        kinds when the service refuses, which costs nothing; `TransportError` when it could not be reached, and no task was made;
+        `SubmissionUnknown` when nobody knows.
         """
         job = MultiImage(**fields) if job is None else job
         external_task_id = job.external_task_id or f"ka-{secrets.token_hex(12)}"
@@ -182,7 +188,11 @@ class MultiImageResource:
         priority: int = 1,
         **fields: Unpack[MultiImageFields],
     ) -> Task:
-        """Make one task and wait for its end: `create()` and `wait(wait_timeout)` in one; raises what they raise."""
+        """
+        Make one task and wait for its end, at most *wait_timeout* seconds (None: for ever) from when it was accepted.
+
+        This is `create()` and `TaskHandle.wait()` in one, and raises what they raise.
+        """
         job = MultiImage(**fields) if job is None else job
         handle = await self.create(job, priority=priority)
         return await handle.wait(wait_timeout)
@@ -197,7 +207,7 @@ class MultiImageResource:
 
     async def list(self, *, page: int = 1, page_size: int = 30) -> _Tasks:
         """
-        Return one page of the account's tasks of this endpoint: *page* 1 to 1000, *page_size* 1 to 500.
+        Return one page of the account's tasks of this endpoint: *page* 1 to 1000, *page_size* 1 to 500, else `ConfigError`.
 
         The order is the service's own and not documented; pages shift while tasks are made. With several accounts,
         the page of each, one after another.
@@ -208,7 +218,7 @@ class MultiImageResource:
         return found
 
     async def iter(self, *, page_size: int = LARGEST_PAGE) -> AsyncIterator[Task]:
-        """Yield all tasks of this endpoint, each once, reading pages as they are needed."""
+        """Yield all tasks of this endpoint, each once, reading pages of *page_size* (1 to 500) as they are needed; no more than 1000."""
         for link in self._queries.engine.links:
             seen: set[str] = set()
             for page in range(1, LAST_PAGE + 1):
@@ -221,7 +231,7 @@ class MultiImageResource:
                     break
 
     def handle(self, task_or_external_id: str) -> TaskHandle:
-        """Attach to a task by either of its ids; nothing is asked before the handle is used."""
+        """Attach to a task by either of its ids; nothing is asked before the handle is used, which then may raise `TaskNotFound`."""
         find_request(MultiImage.path, task_or_external_id)
         return TaskHandle(
             task_or_external_id, "", lambda: self._queries.attach(task_or_external_id), self._refresh

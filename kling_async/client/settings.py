@@ -19,7 +19,12 @@ __all__ = ["Account", "Settings", "gather", "proxy_of", "shared", "verifier_of"]
 
 @frozen
 class Account:
-    """One of several accounts of a client; *slots* None means to find them out."""
+    """
+    One of several accounts of a client: its credentials, an *api_key* or the pair *access_key* and *secret_key*.
+
+    *name* is yours, shows in outcomes, logs and journals, and must be different for each. *slots* is how many slots each model
+    has on it; None means to find them out. Nothing is read from the environment.
+    """
 
     name: str
     api_key: str | None = field(default=None, kw_only=True, repr=False)

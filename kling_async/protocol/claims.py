@@ -15,7 +15,13 @@ OPEN, GONE, LOST = 0.0, -1.0, -2.0
 
 @frozen(kw_only=True)
 class Terms:
-    """The times that a store goes by, in seconds; *fresh* is how long room is kept for a process that is not heard of."""
+    """
+    The times that a store goes by, in seconds of its own clock.
+
+    *settle* is how long a store that has lost its memory only listens before it grants again, *patience* after how long a
+    silent process counts as gone and gives back what it had not used, *orphan* how much longer its tasks hold their
+    slots unless another process takes them over, and *fresh* how long room is kept for a process that is not heard of.
+    """
 
     settle: float = 3.0
     patience: float = 30.0

@@ -187,11 +187,19 @@ class MultiImage:
     """
     One to nine pictures made of subjects, a scene and a style (`/v1/images/multi-image2image`).
 
-    Pictures may be a path, an http(s), s3, gs or az URL, bytes, an open file, a PIL image or an `ImageSource`; files are
-    looked at when the job is checked or sent. *prompt* and *negative_prompt* hold up to 2500 characters, *subject_images* one to four
-    pictures, *n* is 1 to 9. *watermark* asks for watermarked copies as well. *key* is the caller's name for the job
-    and is never sent; *external_task_id* names the task at the service and must be unique for the account. *extra*
+    *subject_images* are one to four pictures, *scene_image* and *style_image* one each. A picture may be a path, an http(s),
+    s3, gs or az URL, bytes, an open file, a PIL image or an `ImageSource`: JPEG or PNG, at most 10 MB, at least 300 px
+    each way, from 1:2.5 to 2.5:1. Files are looked at when the job is checked or sent.
+
+    *prompt* and *negative_prompt* hold up to 2500 characters. *n* is how many pictures to make, 1 to 9. *aspect_ratio*
+    is 16:9, 9:16, 1:1, 4:3, 3:4, 3:2, 2:3 or 21:9; the service's default is 16:9. *model_name* is always sent, since the
+    service's default has changed. *watermark* asks for watermarked copies as well. *callback_url* is an http(s) address, up
+    to 1024 characters. *external_task_id* names the task at the service, in 1 to 64 of the characters A-Z a-z 0-9 _ and -, and
+    must be unique for the account; one is made if it is not given. *key* is the caller's name for the job, up to 512 characters, and is never sent. *extra*
     goes into the body as it is and cannot hold what has a field of its own.
+
+    Rules and names are those of the vendor's page of multi-image2image (March 2026); it lists no *negative_prompt* but sends
+    one in its example, and says nothing of the length of ids and addresses.
 
     Raises `InvalidJob` (a `ValueError`) naming field, rule, value and remedy.
     """
@@ -216,12 +224,12 @@ class MultiImage:
 
     @property
     def slots(self) -> int:
-        """How many of the account's slots the task holds while it runs: one a picture."""
+        """How many of the account's slots the task holds from its create to its end: one a picture (vendor's rules of concurrency)."""
         return self.n
 
     @property
     def units(self) -> int:
-        """What the task costs if it succeeds, in resource-pack units."""
+        """What the task costs if it succeeds, in resource-pack units: 16 a picture (vendor's price list, September 2026)."""
         return self.n * self.units_per_image
 
     def pictures(self) -> tuple[tuple[str, ImageSource], ...]:

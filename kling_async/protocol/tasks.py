@@ -93,8 +93,9 @@ class ResultImage:
     """
     One generated picture.
 
-    *url* is signed and works for 30 days (seed); *watermark_url* is there only if a watermark was asked for.
-    Pictures of tasks that came from a client can `save()` and `read()` themselves.
+    *index* counts from 0. *url* is signed; the vendor's page says that pictures are deleted after 30 days. *watermark_url* is
+    there only if a watermark was asked for. Pictures of tasks that came from a client can `save()` and `read()`
+    themselves; copies that were pickled raise `ConfigError` there.
     """
 
     index: int
@@ -104,17 +105,18 @@ class ResultImage:
 
     async def save(self, folder: str | PathLike[str] = ".", *, name: str | None = None) -> Path:
         """
-        Write the picture into *folder* and return its path.
+        Write the picture into *folder*, which is made if need be, and return its path. Free of charge.
 
-        The file appears whole or not at all. Its name is *name* or else made from the task's external id and the
-        index; the extension comes from the content. An expired link is renewed once by asking the task.
+        The file appears whole or not at all, and never in place of another one. Its name is *name* or else made from the
+        task's external id and the index; the extension comes from the content. An expired link is renewed once by asking the task.
 
-        Raises `LinkExpired` if the service no longer has the picture and `DownloadError` for other troubles.
+        Raises `LinkExpired` if the service no longer has the picture and `DownloadError` for other troubles, such as a name that
+        is taken.
         """
         return await self._bound().save(self, folder, name)
 
     async def read(self) -> bytes:
-        """Return the picture's bytes; raises as `save()` does."""
+        """Return the picture's bytes, at most 64 MB, as they came (PNG as observed); raises as `save()` does."""
         return await self._bound().read(self)
 
     def _bound(self) -> ImageKeeper:
@@ -138,8 +140,10 @@ class Task:
     """
     One task as the service last reported it.
 
-    *units* is what it cost (`final_unit_deduction`), known once it ended. *raw* is the service's object as it came,
-    unknown fields included; *request_id* names the reply it came in.
+    *status_message* is the service's reason when it failed. *images* are in the order of their indexes, empty until it
+    succeeded. *units* is what it cost (`final_unit_deduction`), known once it ended. *created_at* and *updated_at* are aware, in UTC, by the
+    service's clock. *raw* is the service's object as it came, unknown fields included; *request_id* names the reply
+    it came in.
     """
 
     task_id: str
@@ -160,7 +164,7 @@ class Task:
 
     @property
     def kept_until(self) -> datetime | None:
-        """When the service deletes the pictures of a task that has ended; None where it does not say when it ended."""
+        """When the service deletes the pictures of a task that has ended: 30 days later; None where it does not say when."""
         return self.updated_at + RESULTS_KEPT if self.ended and self.updated_at is not None else None
 
     def answers(self, asked: str) -> bool:
