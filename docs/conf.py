@@ -24,7 +24,9 @@ version = release = kling_async.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 nitpicky = True
-default_role = "py:obj"  # docstrings write `Task.images`; what is no public name is shown as code, see *resolve*
+default_role = (
+    "py:obj"  # docstrings write `Task.images`; what is no public name is shown as code, see *resolve*
+)
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3
@@ -41,6 +43,9 @@ toc_object_entries_show_parents = "hide"
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
 
+pygments_style = "github-light"
+pygments_dark_style = "github-dark"
+
 html_theme = "furo"
 html_title = f"kling-async {release}"
 html_static_path = ["_static"]
@@ -55,7 +60,15 @@ html_show_sphinx = False
 # Made by the package and never by its users, so nobody wants to see how.
 MADE_HERE = frozenset(
     {
-        *("AccountResource", "Batch", "BookedTask", "CallbackRecord", "Callbacks", "CallbackCounts", "Intake"),
+        *(
+            "AccountResource",
+            "Batch",
+            "BookedTask",
+            "CallbackRecord",
+            "Callbacks",
+            "CallbackCounts",
+            "Intake",
+        ),
         *("MultiImageResource", "RawReplies", "RawReply", "RequestRecord", "RunningEmulator", "TaskHandle"),
     }
 )
@@ -72,7 +85,16 @@ SHORT = {
 PLAIN = ("aiohttp.", "pytest.", "prometheus_client.", "opentelemetry.")
 SHORTHANDS = frozenset(
     {
-        *("CollectorRegistry", "ForeignLoad", "Input", "Live", "Images", "MultiImageFields", "T", "TaskSeconds"),
+        *(
+            "CollectorRegistry",
+            "ForeignLoad",
+            "Input",
+            "Live",
+            "Images",
+            "MultiImageFields",
+            "T",
+            "TaskSeconds",
+        ),
         *("TracerProvider", "Watcher"),
     }
 )
@@ -109,7 +131,13 @@ def annotation(found: object) -> str:
 
 
 def sign(
-    _app: Sphinx, kind: str, _name: str, obj: Any, _options: object, _signature: str | None, returned: str | None
+    _app: Sphinx,
+    kind: str,
+    _name: str,
+    obj: Any,
+    _options: object,
+    _signature: str | None,
+    returned: str | None,
 ) -> tuple[str, str | None] | None:
     """Show values by their fields, and what only the package makes without a constructor."""
     if kind not in {"class", "exception"} or not isinstance(obj, type):
@@ -136,7 +164,9 @@ def resolve(
     objects = env.domains.python_domain.objects
     wanted = short if target.startswith("kling_async.") else target
     found = [name for name in objects if name.endswith(f".{wanted}")]
-    if len(found) == 1:
+    # A lone word in lower case is an argument's value or a package's name more often than an attribute.
+    is_word = node["reftype"] == "obj" and target.islower() and target == node["reftarget"]
+    if len(found) == 1 and not is_word:
         entry = objects[found[0]]
         address = f"{app.builder.get_relative_uri(node['refdoc'], entry.docname)}#{entry.node_id}"
         return nodes.reference("", "", shown, internal=True, refuri=address)
@@ -145,6 +175,6 @@ def resolve(
 
 
 def setup(app: Sphinx) -> None:
-    """Hook it in."""
+    """Connect what is here to Sphinx."""
     app.connect("autodoc-process-signature", sign)
     app.connect("missing-reference", resolve)

@@ -24,7 +24,9 @@ from kling_async.protocol.codes import CODES
 from kling_async.testing import RunningEmulator
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "reference").glob("*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "reference").glob("*.md")]
+)
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # With "images" behind the language, a block needs that extra, and is left out where the core is tested alone.
 _BLOCK = re.compile(r"^```python( images)?\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -4,7 +4,7 @@ What happens inside a client, as typed values for whoever watches.
 `Kling(on_event=...)` receives them; the live view, the logs and the telemetry are subscribers like any other.
 No event carries a secret, a body or a picture.
 
-The way of one job, known by its external id:
+The way of one job, known by its external id::
 
     Waiting ─(Refused, Retried)─> Submitted ──> Finished ──> Saved or SaveFailed, for each picture
        └──> Dropped     Resumed ─────┘    └──> Detached

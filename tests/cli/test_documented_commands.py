@@ -16,7 +16,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`(kling-async [^`]+)`(?!`)")
 # What stands for more of the same.
-_AND_SO_ON = {"...", "…", "…]", "[…"}
+_AND_SO_ON = {"...", "…"}
 
 
 def commands(text: str) -> list[str]:
@@ -45,7 +45,7 @@ def calls(line: str) -> list[list[str]]:
             found.append(open_call)
         else:
             begins = "=" in word  # a variable for the command that follows
-    return [[word for word in call if word not in _AND_SO_ON] for call in found]
+    return found
 
 
 def misfit(arguments: list[str]) -> str | None:
@@ -62,6 +62,7 @@ def misfit(arguments: list[str]) -> str | None:
         _, left, _ = command.make_parser(context).parse_args(rest)
     except click.UsageError as error:
         return error.format_message()
+    left = [word for word in left if word not in _AND_SO_ON]
     return f"too many: {left}" if left else None
 
 

@@ -69,21 +69,23 @@ async def test_an_answer_at_once(emulator: RunningEmulator, tmp_path: Path) -> N
     with served((*SERVER, str(port)), port, folder=tmp_path, env=emulator.env):
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
             with anyio.fail_after(60):
-                while (report := await _report(session, accepted[1]["id"]))["status"] != "succeeded":
-                    await anyio.sleep(0.05)
+                report = await _ended(session, accepted[1]["id"])
             async with session.get("/jobs/none") as reply:
                 unknown = reply.status
 
     assert accepted[0] == 202
-    assert report["pictures"] == 1
+    assert (report["status"], report["pictures"]) == ("succeeded", 1)
     assert emulator.accepted(accepted[1]["id"]) == 1
     assert unknown == 404
 
 
-async def _report(session: aiohttp.ClientSession, job_id: str) -> dict[str, object]:
-    async with session.get(f"/jobs/{job_id}") as reply:
-        report: dict[str, object] = await reply.json()
-        return report
+async def _ended(session: aiohttp.ClientSession, job_id: str) -> dict[str, object]:
+    while True:
+        async with session.get(f"/jobs/{job_id}") as reply:
+            report: dict[str, object] = await reply.json()
+        if report["status"] in {"succeeded", "failed"}:
+            return report
+        await anyio.sleep(0.05)
 
 
 def test_the_page_starts_it_so() -> None:
