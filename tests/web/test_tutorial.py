@@ -56,7 +56,7 @@ async def test_a_picture_in_the_answer(emulator: RunningEmulator, tmp_path: Path
 
 async def test_an_answer_at_once(emulator: RunningEmulator, tmp_path: Path) -> None:
     """The second half accepts a job, tells where it stands, and keeps it over a restart of the server."""
-    prepare(tmp_path, "\n".join(blocks()))
+    prepare(tmp_path, blocks()[1])
     port = free_port()
 
     with served((*SERVER, str(port)), port, folder=tmp_path, env=emulator.env) as server:
