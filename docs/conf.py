@@ -60,16 +60,19 @@ html_show_sphinx = False
 # Made by the package and never by its users, so nobody wants to see how.
 MADE_HERE = frozenset(
     {
-        *(
-            "AccountResource",
-            "Batch",
-            "BookedTask",
-            "CallbackRecord",
-            "Callbacks",
-            "CallbackCounts",
-            "Intake",
-        ),
-        *("MultiImageResource", "RawReplies", "RawReply", "RequestRecord", "RunningEmulator", "TaskHandle"),
+        "AccountResource",
+        "Batch",
+        "BookedTask",
+        "CallbackCounts",
+        "CallbackRecord",
+        "Callbacks",
+        "Intake",
+        "MultiImageResource",
+        "RawReplies",
+        "RawReply",
+        "RequestRecord",
+        "RunningEmulator",
+        "TaskHandle",
     }
 )
 # Arguments that only tests give: clocks, and what lets a picture fetch itself.
@@ -85,17 +88,17 @@ SHORT = {
 PLAIN = ("aiohttp.", "pytest.", "prometheus_client.", "opentelemetry.")
 SHORTHANDS = frozenset(
     {
-        *(
-            "CollectorRegistry",
-            "ForeignLoad",
-            "Input",
-            "Live",
-            "Images",
-            "MultiImageFields",
-            "T",
-            "TaskSeconds",
-        ),
-        *("TracerProvider", "Watcher"),
+        "CollectorRegistry",
+        "Engine",
+        "ForeignLoad",
+        "Images",
+        "Input",
+        "Live",
+        "MultiImageFields",
+        "T",
+        "TaskSeconds",
+        "TracerProvider",
+        "Watcher",
     }
 )
 
@@ -144,7 +147,7 @@ def sign(
         return None
     if without_constructor(obj):
         return "", None
-    if attrs.has(obj) and not obj.__init__.__qualname__.startswith(f"{obj.__name__}.__init__("):
+    if attrs.has(obj) and inspect.getfile(obj.__init__).startswith("<attrs generated"):
         return fields_of(obj), returned
     return None
 
