@@ -72,8 +72,6 @@ Examples:
   kling-async run jobs.csv -o out --budget 5000 --yes
   kling-async run jobs.csv -o s3://bucket/july --journal july/journal.db --budget 5000
   kling-async run photos -o out --style watercolour.png --prompt "as a painting" --fit auto
-
-Running it again continues where it was left, even by a crash; nothing is paid for twice.
 """,
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
@@ -106,7 +104,8 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     """
     Run MANIFEST (JSONL, CSV, TSV, or a folder of pictures) and save the pictures.
 
-    Shows the target and the cost first and asks once.
+    Shows the target and the cost first and asks once. Running it again continues where it was left, even by a crash;
+    nothing is paid for twice.
     """
     import anyio
 

@@ -32,6 +32,7 @@ __all__ = [
     "glimpse",
     "is_end",
     "list_entries",
+    "moment",
     "number",
     "read_envelope",
     "read_task",
@@ -191,7 +192,8 @@ def _index(value: object) -> int | None:
     return int(index) if index is not None and index >= 0 else None
 
 
-def _moment(value: object) -> datetime | None:
+def moment(value: object) -> datetime | None:
+    """Read Unix milliseconds, as number or as text; None for anything else."""
     millis = number(value)
     try:
         return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
@@ -236,7 +238,7 @@ def _lenient() -> Converter:
     converter.register_structure_hook(str, lambda value, _: text(value))
     converter.register_structure_hook(int | None, lambda value, _: _index(value))
     converter.register_structure_hook(Decimal | None, lambda value, _: number(value))
-    converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
+    converter.register_structure_hook(datetime | None, lambda value, _: moment(value))
     converter.register_structure_hook_func(
         lambda kind: kind == tuple[_WireImage, ...],
         lambda value, _: tuple(converter.structure(item, _WireImage) for item in _objects(value)),
