@@ -67,7 +67,9 @@ def check_command(
     """
     import anyio
 
-    earlier = journal if journal or not isinstance(out, Path) else journal_of(out)
+    if isinstance(out, str) and journal is None:
+        raise click.UsageError(f"expected --journal FILE, since -o {out} keeps pictures only, found none")
+    earlier = journal_of(out) if journal is None and isinstance(out, Path) else journal
     finish(anyio.run(_check, manifest, shared, PictureRules(fit=fit, verify=verify), earlier, voice))
 
 

@@ -94,7 +94,7 @@ def error_fields(error: KlingError) -> dict[str, object]:
     api = error if isinstance(error, ApiError) else None
     return {
         "type": type(error).__name__,
-        "code": api.code if api else None,
+        "code": api.code or None if api else None,
         "message": str(error),
         "request_id": (api.request_id if api else getattr(error, "request_id", "")) or None,
     }

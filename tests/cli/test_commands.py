@@ -11,52 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_kit import COMMAND, call, environment, jobs, manifest, picture
-
-HEAVY = ("aiohttp", "asyncio", "rich", "PIL", "attrs", "kling_async.client", "kling_async.batch")
-
-
-def test_help_imports_nothing_heavy() -> None:
-    """Reading the help costs no client, no screen and no pictures."""
-    script = (
-        "import sys\nfrom kling_async.cli import cli\n"
-        "try:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
-        f"sys.exit(','.join(name for name in {HEAVY!r} if name in sys.modules) or 0)\n"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment()
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "Exit codes: 0 all succeeded" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "demo",
-        "run",
-        "check",
-        "create",
-        "get",
-        "list",
-        "wait",
-        "status",
-        "fetch",
-        "retry",
-        "recover",
-        "emulator",
-    ],
-)
-def test_each_command_has_help_with_an_example(tmp_path: Path, name: str) -> None:
-    """And the options that all share."""
-    said = call(name, "--help", cwd=tmp_path)
-
-    assert said.code == 0
-    assert f"kling-async {name}" in said.out
-    assert "--json" in said.out
-    assert "--progress" in said.out
+from cli_kit import COMMAND, call, conform, environment, jobs, manifest, picture
 
 
 def test_a_mistyped_command_gets_the_nearest(tmp_path: Path) -> None:
@@ -223,6 +178,7 @@ def test_the_emulator_serves_until_it_is_interrupted(folder: Path) -> None:
     )
     assert served.stdout is not None
     told = json.loads(served.stdout.readline())
+    conform(told, "emulator")
 
     said = call(
         "create",
