@@ -61,6 +61,35 @@ def test_check_of_a_good_manifest(folder: Path) -> None:
     assert "1 picture given as URL not looked at" in said.err
 
 
+def test_check_tells_what_a_run_has_left(folder: Path, service: Any) -> None:
+    """With -o, what was done or failed costs nothing more; the rest is counted and priced; nothing is sent."""
+    refused = {"key": "no", "subject_images": ["a.png"], "prompt": "[[refuse]]"}
+    path = manifest(folder / "m.jsonl", [*jobs(2), refused])
+    call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    manifest(path, [*jobs(3, n=1), refused, {"key": "late", "subject_images": ["a.png"], "n": 4}])
+    sent = service.creates
+
+    said = call("check", path, "-o", "out", cwd=folder)
+    data = call("check", path, "-o", "out", "--json", cwd=folder).json()
+    whole = call("check", path, "-o", "elsewhere", "--json", cwd=folder).json()
+
+    assert (data["done"], data["failed_before"], data["running"], data["todo"]) == (2, 1, 0, 2)
+    assert (data["images_todo"], data["units_todo"], data["units"]) == (5, 80, 128)
+    assert "5 jobs, 2 done, 1 failed before ('retry' tries again), 2 to do" in said.err
+    assert "cost of what is to do: 5 images x 16 units = 80 units" in said.err
+    assert (whole["todo"], whole["units_todo"]) == (5, 128)
+    assert service.creates == sent
+    assert not (folder / "elsewhere").exists()
+
+
+def test_check_of_a_store_wants_the_journal(folder: Path) -> None:
+    """A store keeps pictures only, so that a price without a journal would be a guess."""
+    said = call("check", manifest(folder / "m.jsonl", jobs(1)), "-o", "s3://bucket/x", cwd=folder)
+
+    assert said.code == 2
+    assert "--journal FILE" in said.err
+
+
 def test_create_get_list_wait(folder: Path, service: Any) -> None:
     """One task through all commands, by both of its ids, read as JSON."""
     created = call(
