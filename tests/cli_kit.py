@@ -86,7 +86,9 @@ def results(out: Path) -> list[dict[str, Any]]:
 def conform(value: object, name: str) -> None:
     """See that *value* is what the documentation says of *name*, without a field that it does not name."""
     schema = {"$ref": f"#/$defs/{name}", "$defs": _closed(SCHEMAS["$defs"])}
-    faults = [f"{fault.json_path}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(value)]
+    faults = [
+        f"{fault.json_path}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(value)
+    ]
     assert faults == [], f"{name}: {faults}"
 
 
@@ -97,5 +99,7 @@ def _closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     closed = {name: _closed(each) for name, each in schema.items()}
-    further = isinstance(schema.get("description"), str) and "further fields may come" in schema["description"]
+    further = (
+        isinstance(schema.get("description"), str) and "further fields may come" in schema["description"]
+    )
     return closed | ({"additionalProperties": False} if "required" in schema and not further else {})

@@ -38,7 +38,13 @@ Examples:
 @click.option(
     "--speed", default="20x", show_default=True, metavar="20x|instant|manual", help="How time passes."
 )
-@click.option("--units", type=click.FloatRange(min=0), default=1_000_000, show_default=True, help="Units of the account.")
+@click.option(
+    "--units",
+    type=click.FloatRange(min=0),
+    default=1_000_000,
+    show_default=True,
+    help="Units of the account.",
+)
 @click.option("--chaos", default="", metavar="SPEC", help="Faults, such as 1303:5%,delay@get=2:10%.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option(

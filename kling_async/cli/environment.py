@@ -112,8 +112,12 @@ class Connection:
 
 def addresses(command: F) -> F:
     """Give *command* the options that say where the service is: *base_url* and *region*."""
-    command = click.option("--region", type=click.Choice(["global", "cn"]), help="Region of the account.")(command)
-    return click.option("--base-url", metavar="URL", help="Address of the service, instead of the region's.")(command)
+    command = click.option("--region", type=click.Choice(["global", "cn"]), help="Region of the account.")(
+        command
+    )
+    return click.option("--base-url", metavar="URL", help="Address of the service, instead of the region's.")(
+        command
+    )
 
 
 def connects(command: F) -> F:

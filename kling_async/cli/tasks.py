@@ -65,7 +65,11 @@ Examples:
 )
 @click.option("--wait", is_flag=True, help="Wait for the end.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=1800.0, show_default=True, help="Seconds to wait."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1800.0,
+    show_default=True,
+    help="Seconds to wait.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the request, pictures elided; no key, nothing sent.")
 @takes_pictures

@@ -27,7 +27,8 @@ __all__ = ["webhook_command"]
 
 
 @click.group(
-    name="webhook", epilog="\b\nExample:\n  kling-async webhook listen --forward-to http://127.0.0.1:8000/kling/hook"
+    name="webhook",
+    epilog="\b\nExample:\n  kling-async webhook listen --forward-to http://127.0.0.1:8000/kling/hook",
 )
 def webhook_command() -> None:
     """Callbacks of the service, while you work on what receives them."""

@@ -17,11 +17,20 @@ def bash(tmp_path: Path) -> list[str]:
     """A bash that finds `kling-async` and has read its script."""
     command = tmp_path / "bin" / "kling-async"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m kling_async "$@"\n', encoding="utf-8")
+    command.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m kling_async "$@"\n', encoding="utf-8"
+    )
     command.chmod(0o755)
     script = tmp_path / "completion.bash"
     script.write_text(call("completion", "bash", cwd=tmp_path).out, encoding="utf-8")
-    return ["bash", "--norc", "--noprofile", "-c", f"PATH={command.parent}:$PATH; . {script}; " + '"$@"', "bash"]
+    return [
+        "bash",
+        "--norc",
+        "--noprofile",
+        "-c",
+        f"PATH={command.parent}:$PATH; . {script}; " + '"$@"',
+        "bash",
+    ]
 
 
 def complete(bash: list[str], *words: str) -> list[str]:
@@ -76,7 +85,9 @@ def test_completing_a_command_imports_none(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "plain,status\n")
 
 
-@pytest.mark.parametrize(("shell", "told"), [("zsh", "#compdef kling-async"), ("fish", "complete --no-files")])
+@pytest.mark.parametrize(
+    ("shell", "told"), [("zsh", "#compdef kling-async"), ("fish", "complete --no-files")]
+)
 def test_the_other_shells(tmp_path: Path, shell: str, told: str) -> None:
     """Their scripts are click's, for this command."""
     said = call("completion", shell, cwd=tmp_path)

@@ -75,9 +75,17 @@ def test_nothing_is_wrong_with_a_healthy_setup() -> None:
     findings = examine(HEALTHY)
 
     assert troubles(HEALTHY) == []
-    assert {"credentials", "address", "service", "clock", "account", "open files", "output", "python", "aiohttp"} <= {
-        finding.check for finding in findings
-    }
+    assert {
+        "credentials",
+        "address",
+        "service",
+        "clock",
+        "account",
+        "open files",
+        "output",
+        "python",
+        "aiohttp",
+    } <= {finding.check for finding in findings}
     assert any("9 slots" in finding.found for finding in findings)
     assert KEY not in str(findings)
 
@@ -94,7 +102,10 @@ TOKEN = jwt.encode({"iss": "a", "exp": 2000}, "s" * 32, algorithm="HS256")
         (with_variables(KLING_API_KEY="a.b.c"), []),
         (with_variables(KLING_API_KEY=KEY, KLING_SECRET_KEY="s"), [("credentials", "warning", 0)]),
         (with_variables(KLING_API_KEY=KEY, ACCESS_TOKEN="x"), [("variables", "warning", 0)]),
-        (evolve(HEALTHY, address=None, answer=None, address_trouble=ConfigError("x")), [("address", "failed", 3)]),
+        (
+            evolve(HEALTHY, address=None, answer=None, address_trouble=ConfigError("x")),
+            [("address", "failed", 3)],
+        ),
         (with_machine(certificates=""), [("certificates", "warning", 0)]),
         (evolve(HEALTHY, answer=Answer(error=TransportError("gone"))), [("service", "failed", 5)]),
         (evolve(HEALTHY, answer=Answer(error=ConfigError("the certificate"))), [("service", "failed", 3)]),

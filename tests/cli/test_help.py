@@ -114,7 +114,12 @@ def test_the_page_tells_of_every_command(name: str) -> None:
 
 def test_the_page_names_options_that_exist() -> None:
     """None has gone or was spelt otherwise."""
-    known = {flag for command in ALL.values() for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+    known = {
+        flag
+        for command in ALL.values()
+        for each in command.params
+        for flag in (*each.opts, *each.secondary_opts)
+    }
     text = PAGE.read_text(encoding="utf-8")
 
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))

@@ -32,7 +32,9 @@ def test_what_is_not_documented_is_found() -> None:
 
     with pytest.raises(AssertionError, match="extra"):
         conform(value | {"extra": 1}, "recover")
-    Draft202012Validator({"$ref": "#/$defs/recover", "$defs": SCHEMAS["$defs"]}).validate(value | {"extra": 1})
+    Draft202012Validator({"$ref": "#/$defs/recover", "$defs": SCHEMAS["$defs"]}).validate(
+        value | {"extra": 1}
+    )
     with pytest.raises(ValidationError):
         Draft202012Validator({"$ref": "#/$defs/recover", "$defs": SCHEMAS["$defs"]}).validate({"found": 1})
 

@@ -60,7 +60,7 @@ def seen(folder: Path, env: Mapping[str, str], *words: str) -> str:
     ],
 )
 def test_what_a_terminal_is_sent(
-    folder: Path, env: dict[str, str], words: list[str], moves: bool, colours: bool
+    folder: Path, env: dict[str, str], words: list[str], *, moves: bool, colours: bool
 ) -> None:
     """The cursor moves and colours show only where they are wanted and understood; the end is told in all cases."""
     said = seen(folder, env, *words)

@@ -26,9 +26,19 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 # Sockets for results, files of the journal and of the program itself, beside one for each slot.
 _OTHER_FILES = 96
 _MOST_SOCKETS = 128
-_NETWORK_DISKS = ("nfs", "cifs", "smb", "9p", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "ceph", "lustre")
+_NETWORK_DISKS = (
+    "nfs",
+    "cifs",
+    "smb",
+    "9p",
+    "afs",
+    "fuse.sshfs",
+    "fuse.s3fs",
+    "fuse.gcsfuse",
+    "ceph",
+    "lustre",
+)
 _LITTLE_ROOM = 1 << 30
-
 
 
 def _open_files(facts: Facts) -> Iterator[Finding]:
@@ -86,7 +96,9 @@ def _journal_disk(place: Place) -> Finding:
             found=f"its file system is {place.kind}, whose locks and memory maps SQLite cannot rely on",
             remedy="keep the journal on a local disk: run --journal FILE",
         )
-    return Finding(check="output", level="ok", found=f"a journal works there{f' ({place.kind})' if place.kind else ''}")
+    return Finding(
+        check="output", level="ok", found=f"a journal works there{f' ({place.kind})' if place.kind else ''}"
+    )
 
 
 def _versions(facts: Facts) -> Iterator[Finding]:

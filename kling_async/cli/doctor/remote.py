@@ -84,7 +84,9 @@ def _claims(key: str) -> dict[str, Any] | None:
     if len(parts) != 3:
         return None
     try:
-        header, claims = (json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in parts[:2])
+        header, claims = (
+            json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in parts[:2]
+        )
     except ValueError:
         return None
     return claims if isinstance(header, dict) and isinstance(claims, dict) and "alg" in header else None
@@ -128,10 +130,16 @@ def _service(facts: Facts) -> Iterator[Finding]:
     answer = facts.answer
     if answer is None:
         return
-    if answer.error is not None and (answer.seconds is None or isinstance(answer.error, MalformedReply | ConfigError)):
+    if answer.error is not None and (
+        answer.seconds is None or isinstance(answer.error, MalformedReply | ConfigError)
+    ):
         yield failed("service", answer.error, "see that the network, the proxy and the address are right")
         return
-    yield Finding(check="service", level="ok", found=f"answered after {answer.seconds * 1000:,.0f} ms, connecting included")
+    yield Finding(
+        check="service",
+        level="ok",
+        found=f"answered after {answer.seconds * 1000:,.0f} ms, connecting included",
+    )
 
 
 def _clock(facts: Facts) -> Iterator[Finding]:
@@ -158,7 +166,9 @@ def _account(facts: Facts) -> Iterator[Finding]:
     error = answer.error
     if isinstance(error, MalformedReply | ConfigError):
         return  # nothing of the account's
-    if isinstance(error, RateLimited | NoSuchResource) or (isinstance(error, ApiError) and error.http_status == 404):
+    if isinstance(error, RateLimited | NoSuchResource) or (
+        isinstance(error, ApiError) and error.http_status == 404
+    ):
         yield Finding(
             check="account",
             level="warning",
@@ -185,12 +195,20 @@ def _packs(answer: Answer) -> Iterator[Finding]:
         )
         return
     slots = slots_in(answer.packs)
-    told = f"{plural(slots, 'slot')}, from the names of the packs" if slots else "slots in no pack's name: learned by trying"
+    told = (
+        f"{plural(slots, 'slot')}, from the names of the packs"
+        if slots
+        else "slots in no pack's name: learned by trying"
+    )
     yield Finding(check="account", level="ok", found=told)
 
 
 def _pack(pack: Pack) -> str:
-    units = "" if pack.remaining is None or pack.total is None else f", {pack.remaining:,f} of {pack.total:,f} units left"
+    units = (
+        ""
+        if pack.remaining is None or pack.total is None
+        else f", {pack.remaining:,f} of {pack.total:,f} units left"
+    )
     end = f", until {pack.invalid_at:%Y-%m-%d}" if pack.invalid_at else ""
     return f"{pack.name}: {pack.status or 'no status'}{units}{end}"
 
