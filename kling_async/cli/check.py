@@ -14,7 +14,7 @@ from kling_async.cli.earlier import States, journal_of, open_states
 from kling_async.cli.estimate import Estimate
 from kling_async.cli.intake import shares, takes_pictures, told_row
 from kling_async.cli.money import in_dollars, plural
-from kling_async.cli.run import Place
+from kling_async.cli.place import Place
 from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, reading_manifest, speaks
 from kling_async.errors import InvalidJob
 from kling_async.protocol.fitting import Fitted, PictureRules

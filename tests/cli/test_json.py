@@ -77,9 +77,9 @@ def test_a_run_from_check_to_recovery(folder: Path, service: Any) -> None:
     conform(said("check", path), "check")
     run = call("run", path, "-o", "out", "--yes", "--json", "--progress", "json", cwd=folder, env=service.env)
     conform(run.json(), "run")
-    for line in run.err.splitlines():
-        if line.startswith("{"):
-            event = json.loads(line)
+    for text in run.err.splitlines():
+        if text.startswith("{"):
+            event = json.loads(text)
             conform(event, "progress" if event["event"] == "progress" else f"progress_{event['event']}")
     conform(said("status", "out"), "status")
     conform(said("timeline", "out"), "timeline")

@@ -8,7 +8,7 @@ import click
 
 from kling_async.cli.doctor.facts import Environment, Facts, Finding, Level
 from kling_async.cli.environment import addresses
-from kling_async.cli.run import Place
+from kling_async.cli.place import Place
 from kling_async.cli.voice import UNAVAILABLE, Voice, colours_on_stdout, finish, speaks
 
 __all__ = ["doctor_command"]

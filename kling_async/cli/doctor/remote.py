@@ -135,6 +135,7 @@ def _service(facts: Facts) -> Iterator[Finding]:
     ):
         yield failed("service", answer.error, "see that the network, the proxy and the address are right")
         return
+    assert answer.seconds is not None, "where nobody answered there is an error"
     yield Finding(
         check="service",
         level="ok",
