@@ -72,6 +72,7 @@ MADE_HERE = frozenset(
         "RawReply",
         "RequestRecord",
         "RunningEmulator",
+        "SlotStore",
         "TaskHandle",
     }
 )
