@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kling_async.cli import cli
+from kling_async.cli.root import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
