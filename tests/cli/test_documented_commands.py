@@ -51,7 +51,8 @@ def calls(line: str) -> list[list[str]]:
 def misfit(arguments: list[str]) -> str | None:
     """Tell what of *arguments* the command line does not know; nothing is run, and no value is looked at."""
     command: click.Command = cli
-    context = click.Context(cli, info_name="kling-async")
+    # With its settings: click keeps the option for help that the first context asks for.
+    context = click.Context(cli, info_name="kling-async", **cli.context_settings)
     rest = list(arguments)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         below = command.get_command(context, rest[0])
