@@ -44,7 +44,7 @@ async def photograph(folder: Path) -> str:
     """Run the demo in *folder* and return its picture."""
     make_folder(folder)
     rows = list(read_manifest(folder / "jobs.jsonl"))
-    board, camera = Board(monotonic, len(rows), 2 * len(rows)), Camera()
+    board, camera = Board(monotonic, len(rows), len(rows)), Camera()
     async with (
         emulated_service() as emulator,
         Kling(

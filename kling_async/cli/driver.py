@@ -105,6 +105,7 @@ class _Drive:
 
     def ask_to_end(self) -> None:
         running = self.batch.statistics().in_flight
+        self.board.asked_to_end = True
         self.batch.stop()
         self.voice.warn(
             f"stopping: nothing more is sent, {running} running are paid for and collected; again to leave at once"
