@@ -19,8 +19,6 @@ __all__ = ["Crowd", "Lifetimes", "seconds_left"]
 
 _SHORTEST = 0.001  # seconds: all below are counted together
 _PER_OCTAVE = 32  # bins: each is 2.2 % wide
-# A job older than all that ended has, for want of anything better, this part of its age still before it.
-_BEYOND = 0.1
 _HALVINGS = 20
 _HALF_LIFE = 120.0  # seconds: what was so long ago counts half
 
@@ -43,6 +41,11 @@ def seconds_left(queued: int, ages: Sequence[float], lifetimes: Lifetimes, *, fr
     last = left[place] + (rounds + 1) * known.mean
     last += known.spread(len(left)) * min(1.0, queued / len(left))
     return max(last, known.last_of(ages)) if queued < len(left) else last
+
+
+def _lateness(age: float, last: float) -> float:
+    """Guess what a job has before it that is older than the *last* one that ended: as much again as it is late."""
+    return max(0.0, age - last)
 
 
 def _bin(seconds: float) -> int:
@@ -84,8 +87,9 @@ class Lifetimes:
             share -= ended
             at_risk -= count
         if share > 1e-9 or not points:
-            oldest = max([*old[-1:], *points[-1:], _SHORTEST])
-            points.append(oldest * (1 + _BEYOND))
+            last = points[-1] if points else 0.0
+            oldest = max([*old[-1:], last, _SHORTEST])
+            points.append(oldest + _lateness(oldest, last))
             shares.append(share)
         return Curve(tuple(points), tuple(shares))
 
@@ -116,7 +120,7 @@ class Curve:
         """Return how many seconds a job of *age* has before it, on average."""
         at = bisect_right(self.points, age)
         if self._beyond[at] <= 0:
-            return _BEYOND * age
+            return _lateness(age, self.points[-1])
         return self._sums[at] / self._beyond[at] - age
 
     def last_of(self, ages: Sequence[float]) -> float:
@@ -124,7 +128,7 @@ class Curve:
         # Ages are counted in bins too: a thousand jobs are in two hundred.
         groups = Counter(map(_bin, ages))
         typical = {_bin(age): age for age in ages}
-        low, high = 0.0, max([*self.points, *(age * (1 + _BEYOND) for age in ages)], default=0.0)
+        low, high = 0.0, max([*self.points, *ages])
         if not groups:
             return 0.0
         for _ in range(_HALVINGS):
@@ -139,7 +143,7 @@ class Curve:
         """Say how likely a job of *age* ends within *seconds* from now."""
         now = self._beyond[bisect_right(self.points, age)]
         if now <= 0:
-            return float(seconds >= _BEYOND * age)
+            return float(seconds >= _lateness(age, self.points[-1]))
         return 1 - self._beyond[bisect_right(self.points, age + seconds)] / now
 
     def spread(self, places: int) -> float:

@@ -18,7 +18,8 @@ from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome
 from kling_async.batch.statistics import Statistics
 from kling_async.cli.money import duration
-from kling_async.errors import ApiError, KlingError
+from kling_async.errors import ApiError, KlingError, TaskFailed
+from kling_async.protocol.codes import CODES
 from kling_async.protocol.events import (
     Dropped,
     Event,
@@ -28,6 +29,7 @@ from kling_async.protocol.events import (
     Polled,
     Recovered,
     Refused,
+    Requested,
     Resumed,
     Retried,
     Saved,
@@ -46,6 +48,7 @@ _ORDER = {"recovered": 0, "processing": 1, "saving": 2, "waiting": 3}
 _LATE = 2.0
 _ENOUGH = 5
 _PATIENCE: float = fields(BatchOptions).task_timeout.default
+_STALL: float = fields(BatchOptions).stall_after.default
 
 
 _RUNNING = frozenset({"processing", "recovered"})
@@ -89,7 +92,7 @@ class Snapshot:
     A run at one moment, as views show it.
 
     *eta* is in seconds; None while nobody knows. *usual* is the median of the tasks that ended, in seconds. *stopped* says
-    why nothing more is sent, by one account or by all; empty while everything goes on.
+    why nothing more is sent, by one account or by all, *trouble* why nothing is accepted; empty while everything goes on.
     """
 
     seconds: float
@@ -114,6 +117,7 @@ class Snapshot:
     eta: float | None
     usual: float | None = None
     stopped: tuple[str, ...] = ()
+    trouble: str = ""
     jobs: tuple[JobLine, ...] = ()
     failures: tuple[Failure, ...] = ()
 
@@ -141,6 +145,8 @@ class Board:
     _submits: deque[float] = field(factory=deque, init=False)
     _fits: set[Fitted] = field(factory=set, init=False)
     _stopped: dict[str, str] = field(factory=dict, init=False)
+    # What creates end with since the last one that was answered properly, and since when.
+    _trouble: tuple[str, float] | None = field(default=None, init=False)
     _polls: int = field(default=0, init=False)
     _recovered: int = field(default=0, init=False)
     _saved: int = field(default=0, init=False)
@@ -158,6 +164,7 @@ class Board:
             Retried: self._retried,
             Recovered: self._found,
             Dropped: self._dropped,
+            Requested: self._requested,
             Polled: self._polled,
             Finished: self._finished,
             Saved: self._kept,
@@ -211,25 +218,34 @@ class Board:
             eta=self._eta(statistics, now),
             usual=usual,
             stopped=self._why_stopped(statistics),
+            trouble=self._what_troubles(now),
             jobs=tuple(lines),
             failures=tuple(self._failures),
         )
 
     def _why_stopped(self, statistics: Statistics) -> tuple[str, ...]:
         whole = statistics.stopped_by
-        if whole is not None and self.asked_to_end:
+        if self.asked_to_end:
             return ("as you asked, nothing more is sent; what runs is paid for and collected",)
         if whole is not None:
             return (f"nothing more is sent: {_short(whole)}",)
         return tuple(f"{account}: nothing more is sent: {why}" for account, why in self._stopped.items())
 
+    def _what_troubles(self, now: float) -> str:
+        if self._trouble is None:
+            return ""
+        what, since = self._trouble
+        end = f"after {duration(_STALL)} of this the run ends, and can be resumed"
+        return f"nothing was accepted for {duration(now - since)}: {what}; {end}"
+
     def _eta(self, statistics: Statistics, now: float) -> float | None:
         ended = statistics.succeeded + statistics.failed
         begun = ended + statistics.in_flight + statistics.saving
         queued = statistics.queued
-        if statistics.stopped_by is None and self.todo is not None:
+        going_on = statistics.stopped_by is None and not self.asked_to_end
+        if going_on and self.todo is not None:
             queued = max(queued, self.todo - begun)
-        elif statistics.stopped_by is None and statistics.total is None:
+        elif going_on and statistics.total is None:
             return None
         if not self._tasks.count or (not queued and ended == begun):
             return None
@@ -245,9 +261,7 @@ class Board:
         elif job.status in _RUNNING and usual and self._tasks.count >= _ENOUGH and age > _LATE * usual:
             late = f"late: usually {duration(usual)}, given up after {duration(_PATIENCE)}"
             note = f"{note}; {late}" if note else late
-        return JobLine(
-            key=key, status=job.status, slots=job.slots, age=age, note=note, task_id=job.task_id
-        )
+        return JobLine(key=key, status=job.status, slots=job.slots, age=age, note=note, task_id=job.task_id)
 
     def _say(self, key: str, text: str) -> None:
         if self.on_note is not None:
@@ -310,6 +324,13 @@ class Board:
                 self._fits.add(each)
                 self._say(event.key, f"made to fit: {each}")
 
+    def _requested(self, event: Requested) -> None:
+        if event.route != "create":
+            return
+        told = str(event.error) if event.error is not None else _outage(event.code, event.status)
+        since = self._trouble[1] if self._trouble else self._clock()
+        self._trouble = (told, since) if told else None
+
     def _polled(self, event: Polled) -> None:
         self._polls += event.requests
 
@@ -334,5 +355,15 @@ class Board:
 
 
 def _short(error: KlingError) -> str:
-    """Return the code and what to do, or what happened if there is no code."""
+    """Return what happened, by its code if there is one, and what to do."""
+    if isinstance(error, TaskFailed):
+        return f"the service says: {error.reason} (not charged; `retry` makes it anew)"
     return f"{error.code}: {error.remedy or error.message}" if isinstance(error, ApiError) else str(error)
+
+
+def _outage(code: int, status: int) -> str:
+    """Say what keeps the service from answering; empty if it answered, whatever it said of the job."""
+    if code < 5000 and (code or status < 500):
+        return ""
+    row = CODES.get(code)
+    return f"{code}: {row.meaning}" if row else f"HTTP {status}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from kling_async.batch.batch import Batch
 from kling_async.batch.manifest import BadRow, Row
@@ -173,7 +173,8 @@ async def drive(
                             group.start_soon(_in_thread, beside)
                         await run.collect()
                         group.cancel_scope.cancel()
-        view.show(board.snapshot(batch.statistics()))
+        # It is over, so nothing is left, even if rows are.
+        view.show(evolve(board.snapshot(batch.statistics()), eta=None))
     finally:
         view.stop()
     return Ending(

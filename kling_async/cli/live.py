@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from textwrap import wrap
 
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, Group, RenderableType
 from rich.control import Control
 from rich.live import Live
@@ -45,7 +46,10 @@ def render(shot: Snapshot, *, width: int, height: int, emulated: bool = False, p
         _money(shot, width, emulated=emulated, plain=plain),
         _time(shot, width),
     ]
-    lines += [Text.assemble((" stopped  ", "bold yellow"), printable(why)) for why in shot.stopped]
+    for why in shot.stopped:
+        lines += _told("stopped", why, width)
+    if shot.trouble:
+        lines += _told("trouble", shot.trouble, width)
     room = height - 1 - len(lines)
     failures = shot.failures[-max(1, min(_MOST_FAILURES, room // 4)) :] if room > 3 else ()
     room -= len(failures) + bool(failures)
@@ -53,7 +57,7 @@ def render(shot: Snapshot, *, width: int, height: int, emulated: bool = False, p
     if told and room > 2:
         lines += _table(told[: room - 2], shot, width)
     if failures:
-        lines += _failed(failures, shot)
+        lines += _failed(failures, shot, width)
     del lines[max(_HEAD_LINES - 1, height - 1) :]
     for line in lines:
         line.no_wrap = True
@@ -81,6 +85,13 @@ def _line(name: str, width: int, *parts: Text | str | tuple[str, str]) -> Text:
             break
         line.append("   " if number else "").append(piece)
     return line
+
+
+def _told(name: str, text: str, width: int) -> list[Text]:
+    """Tell *text* in as many lines as it takes, three at most."""
+    first, *rest = wrap(printable(text), max(20, width - 9), max_lines=3, placeholder="…") or [""]
+    lines = [Text.assemble((f" {name:<7} ", "bold yellow"), first)]
+    return lines + [Text(f"{'':9}{line}") for line in rest]
 
 
 def _jobs(shot: Snapshot, width: int, *, plain: bool) -> Text:
@@ -131,13 +142,15 @@ def _money(shot: Snapshot, width: int, *, emulated: bool, plain: bool) -> Text:
 
 def _time(shot: Snapshot, width: int) -> Text:
     left = f", about {duration(round(shot.eta, 1))} left" if shot.eta is not None else ""
+    if shot.eta is None and shot.usual is None and shot.running:
+        left = ", time left not known before the first task ends"
     return _line(
         "time",
         width,
         Text.assemble(duration(shot.seconds), (left, "bold")),
         f"submit {shot.submit_rate:.1f}/s",
         f"polls {shot.polls:,}",
-        f"a task takes {duration(shot.usual)}" if shot.usual else "",
+        f"usual task {duration(shot.usual)}" if shot.usual else "",
     )
 
 
@@ -145,8 +158,8 @@ def _table(jobs: Sequence[JobLine], shot: Snapshot, width: int) -> list[Text]:
     keys = max(3, min(max(cell_len(printable(job.key)) for job in jobs), max(12, width // 4)))
     lines = [Text(f"   {'job':<{keys}}  {'status':<10}  n       age  note", style="dim")]
     for job in jobs:
-        key = Text(printable(job.key))
-        key.truncate(keys, overflow="ellipsis", pad=True)
+        key = Text(_shortened(printable(job.key), keys))
+        key.truncate(keys, pad=True)
         status = Text(f"{job.status:<10}", style=_STYLES.get(job.status, ""))
         note = printable(job.note)
         slots = job.slots or " "
@@ -154,6 +167,16 @@ def _table(jobs: Sequence[JobLine], shot: Snapshot, width: int) -> list[Text]:
     if more := _untold(jobs, shot):
         lines.append(Text(f"   and {more}", style="dim"))
     return lines
+
+
+def _shortened(key: str, width: int) -> str:
+    """Leave out the middle of a *key* that is too long: keys often differ in their end."""
+    if cell_len(key) <= width:
+        return key
+    half = width // 2
+    end = next(key[at:] for at in range(len(key) - half, len(key) + 1) if cell_len(key[at:]) <= half)
+    start = chop_cells(key, width - 1 - cell_len(end))[0]
+    return f"{start}…{end}"
 
 
 def _untold(jobs: Sequence[JobLine], shot: Snapshot) -> str:
@@ -169,14 +192,13 @@ def _untold(jobs: Sequence[JobLine], shot: Snapshot) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _failed(failures: Sequence[Failure], shot: Snapshot) -> list[Text]:
+def _failed(failures: Sequence[Failure], shot: Snapshot, width: int) -> list[Text]:
     more = shot.failed - len(failures)
     last = f", the last of {shot.failed:,}" if more > 0 else ""
     lines = [Text(f" failed{last}", style="bold red")]
     for failure in failures:
-        key = Text(printable(failure.key), style="red")
-        key.truncate(_WIDEST_BAR, overflow="ellipsis")
-        lines.append(Text.assemble("   ", key, "  ", printable(failure.short)))
+        key = _shortened(printable(failure.key), max(12, width // 4))
+        lines.append(Text.assemble("   ", (key, "red"), "  ", printable(failure.short)))
     return lines
 
 

@@ -90,6 +90,7 @@ def plain_line(shot: Snapshot, *, emulated: bool) -> str:
         f"{shot.units:,.0f} units ≈ {dollars(shot.units)}{' emulated' if emulated else ''}",
         f"about {duration(round(shot.eta))} left" if shot.eta else "",
         *shot.stopped,
+        shot.trouble,
         _stragglers(shot),
     ]
     return "  ".join(part for part in parts if part)
