@@ -18,7 +18,7 @@ from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome
 from kling_async.batch.statistics import Statistics
 from kling_async.cli.money import duration
-from kling_async.errors import ApiError, KlingError, TaskFailed
+from kling_async.errors import ApiError, BudgetSpent, KlingError, TaskFailed
 from kling_async.protocol.codes import CODES
 from kling_async.protocol.events import (
     Dropped,
@@ -227,6 +227,8 @@ class Board:
         whole = statistics.stopped_by
         if self.asked_to_end:
             return ("as you asked, nothing more is sent; what runs is paid for and collected",)
+        if isinstance(whole, BudgetSpent):
+            return (f"no more rows are taken: {whole}",)
         if whole is not None:
             return (f"nothing more is sent: {_short(whole)}",)
         return tuple(f"{account}: nothing more is sent: {why}" for account, why in self._stopped.items())

@@ -21,7 +21,7 @@ from kling_async.cli.money import dollars, duration
 from kling_async.cli.view import View, printable
 from kling_async.cli.voice import Voice, colours
 
-__all__ = ["Camera", "LiveView", "as_svg", "render"]
+__all__ = ["Camera", "LiveView", "as_svg", "as_text", "render"]
 
 _STYLES = {"recovered": "yellow", "processing": "cyan", "saving": "green", "waiting": "dim"}
 _BAR = {"full": "━", "half": "╸", "empty": "━"}
@@ -278,3 +278,10 @@ def as_svg(shot: Snapshot, *, title: str, width: int = 100, height: int = 20) ->
     drawn: RenderableType = render(shot, width=width, height=height, emulated=True)
     console.print(drawn)
     return console.export_svg(title=title)
+
+
+def as_text(shot: Snapshot, *, width: int = 80, height: int = 24) -> str:
+    """Return the live view of *shot* as it is without colour, for documents."""
+    console = Console(file=io.StringIO(), record=True, width=width, height=height)
+    console.print(render(shot, width=width, height=height, emulated=True, plain=True))
+    return "".join(f"{line.rstrip()}\n" for line in console.export_text().splitlines())

@@ -130,7 +130,9 @@ class Kling:
             del proxy, base_url, webhook_secret
         watchers, pictures = _watchers(on_event), _picture_rules(fit, verify)
         timeouts = Timeouts.of(timeout)
-        clock = self._clock
+        way = lent(session)
+        stand_in = way if isinstance(way, StandInSession) else None
+        clock = self._clock if stand_in is None else Clock.hurried(stand_in.pace)
         fetch = FetchRules(
             timeout=timeouts.download,
             allow_private=is_loopback(settings.base_url),
@@ -140,12 +142,10 @@ class Kling:
         self._base_url = settings.base_url
         self._rules = Rules(timeouts=timeouts, retries=_count("max_retries", max_retries), pictures=pictures)
         turns, larder = Turns(), Larder(_count("picture_cache", picture_cache))
-        way = lent(session)
         sessions = [Session(connection, way, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         if self._store is not None:
             _share(self._engine, self._store, clock)
-        stand_in = way if isinstance(way, StandInSession) else None
         self._downloads = Downloads.under(fetch, clock, self._engine.emitter, stand_in)
         self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.stock = Stock(larder)

@@ -136,13 +136,15 @@ class ScriptedTransport(StandIn):
 
     A route has one `Answer` or `Broken` for every request, or a list of them for the first ones in turn, or a function of
     the request, sync or async, that returns one, or None for what goes without saying. *requests* has all that was sent,
-    and so not what met `Broken(sent=False)`, which only a list or a single line can say.
+    and so not what met `Broken(sent=False)`, which only a list or a single line can say. In one second of the test *pace*
+    seconds of the client pass: its pauses are as much shorter.
     """
 
-    def __init__(self, **script: Unpack[Script]) -> None:
+    def __init__(self, *, pace: float = 50.0, **script: Unpack[Script]) -> None:
         unknown = set(script) - set(Script.__annotations__)
         if unknown:
             raise TypeError(f"expected routes among {', '.join(Script.__annotations__)}, found {unknown}")
+        self.pace = pace
         self.requests: list[ScriptedRequest] = []
         self._script = {route: _lines(lines) for route, lines in script.items()}
         self._made: list[_Made] = []

@@ -43,8 +43,11 @@ class StandIn(ABC):
     """
     Give one as *session* to `Kling`; it is borrowed and never closed.
 
-    An `OSError` or `TimeoutError` raised by `answer()` is trouble with the connection.
+    An `OSError` or `TimeoutError` raised by `answer()` is trouble with the connection. *pace* is how many of the client's
+    seconds pass in a real one, so that its pauses take no time in a test; time limits of requests are the real ones.
     """
+
+    pace: float = 1.0
 
     @abstractmethod
     async def answer(self, asked: Asked) -> Reply:
@@ -110,6 +113,11 @@ class StandInSession:
 
     _stand_in: StandIn
     closed: bool = False
+
+    @property
+    def pace(self) -> float:
+        """How many seconds of the client pass in a real one."""
+        return self._stand_in.pace
 
     @asynccontextmanager
     async def request(

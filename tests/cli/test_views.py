@@ -334,7 +334,7 @@ def test_why_nothing_more_is_sent_is_known() -> None:
     asked = board.snapshot(Statistics(seconds=1.0)).stopped
 
     assert one == ("shop: nothing more is sent: 1101: top up",)
-    assert all_of_them == ("nothing more is sent: raise it",)
+    assert all_of_them == ("no more rows are taken: raise it",)
     assert again == ()
     assert asked[0].startswith("as you asked")
 
