@@ -21,9 +21,7 @@ from kling_async.slots import RedisSlots
 
 
 def _command_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "kling_async"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "kling_async"], capture_output=True, text=True, check=False)
     assert done.returncode == 3, done
     raise MissingExtra(done.stderr, "cli")
 
@@ -46,18 +44,19 @@ def main() -> None:
     extras = set(metadata("kling-async").get_all("Provides-Extra") or ())
     assert extras == {*USES, *ELSEWHERE}, f"no use is known of {extras ^ {*USES, *ELSEWHERE}}"
     for extra, use in USES.items():
-        try:
-            use()
-        except MissingExtra as error:
-            assert error.extra == extra, (extra, error)
-            assert f"kling-async[{extra}]" in str(error), (extra, error)
-            print(f"{extra:<12} {error.message.strip()}")
-        else:
-            raise AssertionError(f"{extra}: expected MissingExtra, found that it is not needed")
+        error = _missing(use)
+        assert error.extra == extra, (extra, error)
+        assert f"kling-async[{extra}]" in str(error), (extra, error)
+        sys.stdout.write(f"{extra:<12} {error.message.strip()}\n")
+    assert _missing(lambda: Emulator(paint="composite")).extra == "images"
+
+
+def _missing(use: Callable[[], object]) -> MissingExtra:
     try:
-        Emulator(paint="composite")
+        use()
     except MissingExtra as error:
-        assert error.extra == "images"
+        return error
+    raise AssertionError(f"expected MissingExtra, found that {use} works without")
 
 
 if __name__ == "__main__":

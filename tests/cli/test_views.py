@@ -113,7 +113,15 @@ def test_a_screen_of_eighty_columns_shows_what_matters() -> None:
 
 def test_what_is_told_is_told_whole_or_not_at_all() -> None:
     """On a narrow screen figures are left out from the end of a line, and none is cut in two."""
-    big = evolve(a_shot(), slots=1000, slots_held=1000, refusals=12_345, recovered=678, units=1_512_000.0, budget=9_000_000)
+    big = evolve(
+        a_shot(),
+        slots=1000,
+        slots_held=1000,
+        refusals=12_345,
+        recovered=678,
+        units=1_512_000.0,
+        budget=9_000_000,
+    )
 
     lines = [line.rstrip() for line in drawn(big, 70, 24)]
 
@@ -140,7 +148,11 @@ def test_keys_keep_their_ends() -> None:
 
     screen = drawn(evolve(a_shot(), jobs=tuple(lines)), 80, 24)
 
-    assert [line.split("  ")[1].strip()[-5:] for line in screen if "カタ" in line] == ["-0000", "-0001", "-0002"]
+    assert [line.split("  ")[1].strip()[-5:] for line in screen if "カタ" in line] == [
+        "-0000",
+        "-0001",
+        "-0002",
+    ]
     assert all(cell_len(line) < 80 for line in screen)
 
 
@@ -233,7 +245,9 @@ def test_the_board_follows_a_job_from_waiting_to_its_end() -> None:
     assert (shot.recovered, shot.images, shot.polls) == (1, 1, 1)
 
 
-def a_run(board: Board, clock: Hands, *, rows: int, slots: int, skipped: int = 0) -> Iterator[tuple[float, float | None]]:
+def a_run(
+    board: Board, clock: Hands, *, rows: int, slots: int, skipped: int = 0
+) -> Iterator[tuple[float, float | None]]:
     """Run rows of ten seconds in waves; yields the time and the seconds that the board says are left, at each end."""
     job, ended = MultiImage(subject_images=["a.png"]), 0
     while ended < rows:
@@ -247,7 +261,9 @@ def a_run(board: Board, clock: Hands, *, rows: int, slots: int, skipped: int = 0
             board.end(Failed(key=f"{number}", job=job, error=TransportError("any end will do")))
             ended += 1
             in_flight = len(wave) - (number - wave.start + 1)
-            stats = Statistics(seconds=clock.now, slots=slots, failed=ended, in_flight=in_flight, skipped=skipped)
+            stats = Statistics(
+                seconds=clock.now, slots=slots, failed=ended, in_flight=in_flight, skipped=skipped
+            )
             yield clock.now, board.snapshot(stats).eta
 
 
@@ -316,7 +332,9 @@ def test_an_outage_is_told_until_something_is_accepted() -> None:
         seen.append(board.snapshot(Statistics(seconds=1.0)).trouble)
 
     assert seen[0] == seen[-1] == ""
-    assert seen[1].startswith("nothing was accepted for 2.0 s: 5001: Server temporarily unavailable; after 10 min")
+    assert seen[1].startswith(
+        "nothing was accepted for 2.0 s: 5001: Server temporarily unavailable; after 10 min"
+    )
     assert seen[2].startswith("nothing was accepted for 4.0 s: 5001")
     assert seen[3].startswith("nothing was accepted for 6.0 s: cannot connect to host:1;")
     assert seen[4].startswith("nothing was accepted for 8.0 s: HTTP 502;")
@@ -348,7 +366,9 @@ def test_what_an_earlier_run_has_sent_is_shown_and_what_is_dropped_is_not() -> N
 
     jobs = board.snapshot(Statistics(seconds=1.0)).jobs
 
-    assert [(job.key, job.status, job.note) for job in jobs] == [("old", "processing", "sent by an earlier run")]
+    assert [(job.key, job.status, job.note) for job in jobs] == [
+        ("old", "processing", "sent by an earlier run")
+    ]
 
 
 def test_failures_are_kept_short_and_few() -> None:
@@ -422,7 +442,15 @@ def test_without_a_terminal_nothing_is_live(progress: str, kind: type) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0.0 s"), (4, "4.0 s"), (12.3, "12 s"), (130, "2 min 10 s"), (1800, "30 min"), (7200, "2 h"), (11_100, "3 h 5 min")],
+    [
+        (-1, "0.0 s"),
+        (4, "4.0 s"),
+        (12.3, "12 s"),
+        (130, "2 min 10 s"),
+        (1800, "30 min"),
+        (7200, "2 h"),
+        (11_100, "3 h 5 min"),
+    ],
 )
 def test_durations_as_people_say_them(seconds: float, text: str) -> None:
     """In the two largest units."""

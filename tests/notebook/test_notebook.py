@@ -16,7 +16,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 def execute(notebook: Path) -> list[list[dict[str, Any]]]:
     """Execute *notebook* where it lies and return the outputs of its cells of code."""
-    command = [sys.executable, "-m", "nbclient.cli", "--inplace", "--timeout=100", str(notebook)]
+    program = "from nbclient.cli import main; main()"
+    command = [sys.executable, "-c", program, "--inplace", "--timeout=100", str(notebook)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

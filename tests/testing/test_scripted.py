@@ -54,7 +54,7 @@ async def test_without_a_script_all_goes_well(tmp_path: Path) -> None:
         paths = [await image.save(tmp_path) for image in task.images]
 
     assert [path.read_bytes()[:4] for path in paths] == [b"\x89PNG"] * 2
-    assert [request.route for request in script.requests][0] == "create"
+    assert script.requests[0].route == "create"
     assert script.tasks_created == 1
     (create,) = script.of("create")
     assert (create.method, create.path) == ("POST", "/v1/images/multi-image2image")
