@@ -125,7 +125,10 @@ def test_resume(kling_emulator: RunningEmulator, tmp_path: Path) -> None:
     assert after.splitlines()[-1].endswith("done by this run")
     assert "failed" not in after
     # What was done and what was left: all twelve, whichever had ended at the moment of the crash.
-    assert len({line.split()[-1] if "before" in line else line.split()[1] for line in after.splitlines()[:-1]}) == 12
+    assert (
+        len({line.split()[-1] if "before" in line else line.split()[1] for line in after.splitlines()[:-1]})
+        == 12
+    )
     assert kling_emulator.tasks_created == 12
     assert len(_pictures(tmp_path / "out" / "images")) == 12
 

@@ -7,11 +7,11 @@ rate forgets that the last jobs take their whole time, and that among many the s
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from math import log2
 
 from attrs import define, field, frozen
 
@@ -49,7 +49,7 @@ def _lateness(age: float, last: float) -> float:
 
 
 def _bin(seconds: float) -> int:
-    return int(log2(max(seconds, _SHORTEST) / _SHORTEST) * _PER_OCTAVE)
+    return int(math.log2(max(seconds, _SHORTEST) / _SHORTEST) * _PER_OCTAVE)
 
 
 @define(eq=False, repr=False)
@@ -155,8 +155,8 @@ class Curve:
         """
         square = sum(share * point**2 for point, share in zip(self.points, self.shares, strict=True))
         held = square / (2 * self.mean)
-        slowest = self._rest_at(0.5 ** (1 / places))
-        return slowest - 0.5 ** (1 / places) * self.mean - (held - self.mean / 2)
+        median = math.pow(0.5, 1 / places)
+        return self._rest_at(median) - median * self.mean - (held - self.mean / 2)
 
     def _rest_at(self, share: float) -> float:
         """Return the seconds within which that *share* of the jobs ends that are in the midst of theirs."""
@@ -195,6 +195,6 @@ class Crowd:
 
     def _pass_to(self, now: float) -> None:
         passed, self._since = now - self._since, now
-        kept = 0.5 ** (passed / _HALF_LIFE)
+        kept = math.pow(0.5, passed / _HALF_LIFE)
         self._area = self._area * kept + self._running * passed
         self._time = self._time * kept + passed

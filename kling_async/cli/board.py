@@ -47,8 +47,8 @@ _ORDER = {"recovered": 0, "processing": 1, "saving": 2, "waiting": 3}
 # A task that has taken so many times the usual is late, once so many have ended that there is a usual.
 _LATE = 2.0
 _ENOUGH = 5
-_PATIENCE: float = fields(BatchOptions).task_timeout.default
-_STALL: float = fields(BatchOptions).stall_after.default
+_PATIENCE = fields(BatchOptions).task_timeout.default or 0.0
+_STALL = fields(BatchOptions).stall_after.default or 0.0
 
 
 _RUNNING = frozenset({"processing", "recovered"})
@@ -183,6 +183,8 @@ class Board:
         job = self._jobs.pop(outcome.key, None)
         if job is not None and job.status == "saving":
             self._savings.add(self._clock() - job.since)
+        elif job is not None and job.status in _RUNNING:
+            self._crowd.change(-1, self._clock())  # given up
         if isinstance(outcome, Failed):
             error = outcome.error
             self._failures.append(Failure(key=outcome.key, message=str(error), short=_short(error)))
@@ -218,7 +220,7 @@ class Board:
             eta=self._eta(statistics, now),
             usual=usual,
             stopped=self._why_stopped(statistics),
-            trouble=self._what_troubles(now),
+            trouble=self._what_troubles(now) if statistics.queued else "",
             jobs=tuple(lines),
             failures=tuple(self._failures),
         )
@@ -284,6 +286,7 @@ class Board:
         now = self._clock()
         self._submits.append(now)
         self._stopped.pop(event.account, None)
+        self._trouble = None
         before = self._jobs.get(event.key)
         found = before is not None and before.status == "recovered"
         note = before.note if before is not None and found else ""

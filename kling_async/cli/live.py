@@ -79,7 +79,7 @@ def _line(name: str, width: int, *parts: Text | str | tuple[str, str]) -> Text:
     """Put *parts* after *name*, the most important first, as far as there is room for them whole."""
     line = Text(f" {name:<7}", style="")
     line.stylize("bold")
-    for number, part in enumerate(filter(None, parts)):
+    for number, part in enumerate(part for part in parts if part):
         piece = Text.assemble(part)
         if number and line.cell_len + 3 + piece.cell_len > width:
             break

@@ -141,12 +141,13 @@ class ScriptedTransport(StandIn):
     """
 
     def __init__(self, *, pace: float = 50.0, **script: Unpack[Script]) -> None:
-        unknown = set(script) - set(Script.__annotations__)
+        given: Mapping[str, Lines] = dict(script)  # type: ignore[arg-type]  # all its values are lines
+        unknown = set(given) - set(Script.__annotations__)
         if unknown:
             raise TypeError(f"expected routes among {', '.join(Script.__annotations__)}, found {unknown}")
         self.pace = pace
         self.requests: list[ScriptedRequest] = []
-        self._script = {route: _lines(lines) for route, lines in script.items()}
+        self._script = {route: _lines(lines) for route, lines in given.items()}
         self._made: list[_Made] = []
 
     def __repr__(self) -> str:

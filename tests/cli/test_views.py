@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from kling_async.batch.outcomes import Failed, Skipped
 from kling_async.batch.statistics import Statistics
 from kling_async.cli.board import Board, Failure, JobLine, Snapshot
-from kling_async.cli.live import Camera, as_svg, render
+from kling_async.cli.live import Camera, LiveView, as_svg, as_text, render
 from kling_async.cli.money import dollars, duration, plural
 from kling_async.cli.views import JsonView, NoView, PlainView, choose_view, plain_line
 from kling_async.cli.voice import Voice
@@ -197,6 +197,42 @@ def test_the_live_view_as_a_picture() -> None:
     assert "emulated" in svg
 
 
+def test_the_live_view_as_text() -> None:
+    """For documents: as it is in eighty columns without colour."""
+    lines = as_text(a_shot()).splitlines()
+
+    assert lines[1].startswith(" slots  ########. 8/9")
+    assert max(map(len, lines)) < 80
+    assert "\x1b" not in "".join(lines)
+
+
+class Terminal(io.StringIO):
+    """A stream that passes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_window_that_became_narrower_is_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal wraps the lines that stand; the view goes up over all of their pieces, so that none stays behind."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    view = LiveView(Voice(), emulated=False)
+    view._console.size = ConsoleDimensions(80, 24)
+    view.start()
+    view.show(a_shot())
+    shown = list(view._lengths)
+    before = terminal.getvalue().count("\x1b[1A")
+    view._console.size = ConsoleDimensions(40, 24)
+    view.show(a_shot())
+    ups = terminal.getvalue().count("\x1b[1A") - before
+    view.stop()
+
+    assert ups == sum(max(1, -(-length // 40)) for length in shown) - 1
+    assert ups > len(shown) - 1
+
+
 def test_the_camera_takes_one_picture_in_the_middle(tmp_path: Path) -> None:
     """Not before half of the jobs are done, and not again."""
     camera = Camera(NoView(), tmp_path / "view.svg", "demo")
@@ -329,7 +365,7 @@ def test_an_outage_is_told_until_something_is_accepted() -> None:
     ):
         board.see(event)
         clock.now += 2
-        seen.append(board.snapshot(Statistics(seconds=1.0)).trouble)
+        seen.append(board.snapshot(Statistics(seconds=1.0, queued=1)).trouble)
 
     assert seen[0] == seen[-1] == ""
     assert seen[1].startswith(
@@ -338,6 +374,20 @@ def test_an_outage_is_told_until_something_is_accepted() -> None:
     assert seen[2].startswith("nothing was accepted for 4.0 s: 5001")
     assert seen[3].startswith("nothing was accepted for 6.0 s: cannot connect to host:1;")
     assert seen[4].startswith("nothing was accepted for 8.0 s: HTTP 502;")
+
+
+def test_a_lost_create_is_no_outage_once_nothing_is_left_to_send() -> None:
+    """Where no create follows, or the task was found, nobody is told that the service accepts nothing."""
+    board = Board(Hands())
+    lost = Requested(account="a", route="create", seconds=0.1, error=TransportError("the connection broke"))
+    board.see(lost)
+    idle = board.snapshot(Statistics(seconds=1.0)).trouble
+    busy = board.snapshot(Statistics(seconds=1.0, queued=1)).trouble
+    board.see(Submitted(key="k", task_id="t", slots=1, **WHO))
+    found = board.snapshot(Statistics(seconds=1.0, queued=1)).trouble
+
+    assert idle == found == ""
+    assert "the connection broke" in busy
 
 
 def test_why_nothing_more_is_sent_is_known() -> None:

@@ -56,7 +56,7 @@ def test_a_command_in_a_cell_writes_plain_lines(kling_env: RunningEmulator, tmp_
     """`!kling-async run` has a terminal that cannot move its cursor: it gets lines, and nothing that moves one."""
     row = {"key": "k", "subject_images": ["https://example.com/a.png"]}
     (tmp_path / "jobs.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    cell = {
+    cell: dict[str, Any] = {
         "cell_type": "code",
         "id": "run",
         "metadata": {},

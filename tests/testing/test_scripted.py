@@ -67,7 +67,7 @@ async def test_pictures_are_sent_as_they_are() -> None:
     """The body that a test sees is the one that a server would have read, base64 and length included."""
     script, picture = ScriptedTransport(), png()
     async with over(script) as kling:
-        await kling.images.multi_image.create(subject_images=[picture])
+        _ = await kling.images.multi_image.create(subject_images=[picture])
 
     (create,) = script.of("create")
     sent = json.loads(create.body)["subject_image_list"][0]["subject_image"]
@@ -81,7 +81,7 @@ async def test_lists_are_for_the_first_requests_in_turn() -> None:
     async with over(script) as kling:
         for _ in range(3):
             try:
-                await kling.images.multi_image.create(subject_images=[URL])
+                _ = await kling.images.multi_image.create(subject_images=[URL])
             except ContentRefusal as error:
                 refused += error.code == 1301
 
@@ -106,7 +106,7 @@ async def test_what_never_left_is_sent_again() -> None:
     """A connection that breaks before anything was sent costs nothing, and needs no asking."""
     script = ScriptedTransport(create=[Broken(ConnectionRefusedError(), sent=False)])
     async with over(script) as kling:
-        await kling.images.multi_image.create(subject_images=[URL])
+        _ = await kling.images.multi_image.create(subject_images=[URL])
 
     assert [request.route for request in script.requests] == ["create"]
 
@@ -116,7 +116,7 @@ async def test_nothing_at_all_is_known() -> None:
     script = ScriptedTransport(pace=1000, create=Broken(), get=Broken(TimeoutError()), list=Broken())
     async with over(script, max_retries=0) as kling:
         with pytest.raises(SubmissionUnknown):
-            await kling.images.multi_image.create(subject_images=[URL])
+            _ = await kling.images.multi_image.create(subject_images=[URL])
 
 
 async def test_errors_are_those_of_real_connections() -> None:
@@ -146,9 +146,9 @@ async def test_a_function_answers_what_it_sees() -> None:
 
     script = ScriptedTransport(create=by_prompt)
     async with over(script) as kling:
-        await kling.images.multi_image.create(subject_images=[URL], prompt="polite")
+        _ = await kling.images.multi_image.create(subject_images=[URL], prompt="polite")
         with pytest.raises(ContentRefusal):
-            await kling.images.multi_image.create(subject_images=[URL], prompt="rude")
+            _ = await kling.images.multi_image.create(subject_images=[URL], prompt="rude")
 
     assert script.tasks_created == 1
 
