@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from kling_async.client.creation import Order
 from kling_async.client.emitter import Emitter
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
-from kling_async.client.pages import attach_page, close_page_with, open_page
+from kling_async.client.pages import close_page_with, open_page
 from kling_async.client.queries import Queries
 from kling_async.client.raw import RawReplies
 from kling_async.errors import KlingError
@@ -149,14 +149,7 @@ class MultiImageResource:
             raise
         if ledger is not None:
             close_page_with(row, ledger)
-        return TaskHandle(
-            row.ask_for,
-            external_task_id,
-            lambda: queries.attach(external_task_id),
-            lambda asked: queries.task(link, asked),
-            row,
-            order.fitted,
-        )
+        return TaskHandle(row.ask_for, external_task_id, queries, link, row, fitted=order.fitted)
 
     @overload
     async def run(
@@ -223,9 +216,7 @@ class MultiImageResource:
     def handle(self, task_or_external_id: str) -> TaskHandle:
         """Attach to a task by either of its ids; nothing is asked before the handle is used."""
         find_request(MultiImage.path, task_or_external_id)
-        return TaskHandle(
-            task_or_external_id, "", lambda: self._queries.attach(task_or_external_id), self._refresh
-        )
+        return TaskHandle(task_or_external_id, "", self._queries)
 
     async def pending(self) -> _Handles:
         """
@@ -241,16 +232,8 @@ class MultiImageResource:
         return [self._left_over(Ledger(journal, record, wall)) for record in await journal.ask(Storage.live)]
 
     def _left_over(self, ledger: Ledger) -> TaskHandle:
-        queries = self._queries
-        return TaskHandle(
-            ledger.record.task_id,
-            ledger.record.external_task_id,
-            lambda: attach_page(queries, ledger),
-            self._refresh,
-        )
-
-    async def _refresh(self, asked: str) -> Task:
-        return (await self._queries.find(asked))[1]
+        record = ledger.record
+        return TaskHandle(record.task_id, record.external_task_id, self._queries, ledger=ledger)
 
     @property
     def with_raw_response(self) -> RawReplies:
