@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from attrs import define, field
 
 from kling_async.client.link import Link
-from kling_async.client.pages import attach_page
 from kling_async.client.queries import Queries
 from kling_async.client.tracked import Tracked
 from kling_async.errors import TaskTimeout
-from kling_async.journal.ledger import Ledger
 from kling_async.protocol.endpoints import seconds
 from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.tasks import Task
+
+# Loaded by the clients that keep a journal.
+if TYPE_CHECKING:
+    from kling_async.journal.ledger import Ledger
 
 __all__ = ["DEFAULT_WAIT", "TaskHandle"]
 
@@ -113,6 +115,8 @@ class TaskHandle:
     async def _tracked(self) -> Tracked:
         if self._row is None:
             if self._ledger is not None:
+                from kling_async.client.pages import attach_page
+
                 self._row = await attach_page(self._queries, self._ledger)
             else:
                 self._row = await self._queries.attach(self.task_id or self.external_task_id)

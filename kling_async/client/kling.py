@@ -25,7 +25,6 @@ from kling_async.client.queries import Queries
 from kling_async.client.resources import AccountResource, Images
 from kling_async.client.results import Downloads
 from kling_async.client.settings import Account, Settings, gather, proxy_of, shared, verifier_of
-from kling_async.client.sharing import Sharing
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer, fingerprint
 from kling_async.protocol.callbacks import Verifier, private_address
@@ -34,7 +33,6 @@ from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.limits import Limit
 from kling_async.protocol.tasks import Task
-from kling_async.slots.store import SlotStore
 from kling_async.transport.downloads import FetchRules
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.larder import Larder
@@ -50,6 +48,8 @@ if TYPE_CHECKING:
     from kling_async.batch.entries import Input
     from kling_async.batch.fetching import Fetched
     from kling_async.batch.upkeep import Recovered
+    from kling_async.client.sharing import Sharing
+    from kling_async.slots.store import SlotStore
 
 __all__ = ["Kling"]
 
@@ -365,6 +365,9 @@ def _share(engine: Engine, store: SlotStore, clock: Clock) -> None:
 def _sharer(
     background: Background, store: SlotStore, clock: Clock, account: str
 ) -> Callable[[str, Limit], Sharing]:
+    # Late: few clients share their slots.
+    from kling_async.client.sharing import Sharing
+
     return lambda model, limit: Sharing(f"{account}:{model}", limit, store, clock, background)
 
 
