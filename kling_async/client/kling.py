@@ -131,8 +131,7 @@ class Kling:
         watchers, pictures = _watchers(on_event), _picture_rules(fit, verify)
         timeouts = Timeouts.of(timeout)
         way = lent(session)
-        stand_in = way if isinstance(way, StandInSession) else None
-        clock = self._clock if stand_in is None else Clock.hurried(stand_in.pace)
+        clock = Clock.hurried(way.pace) if isinstance(way, StandInSession) else self._clock
         fetch = FetchRules(
             timeout=timeouts.download,
             allow_private=is_loopback(settings.base_url),
@@ -146,7 +145,7 @@ class Kling:
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         if self._store is not None:
             _share(self._engine, self._store, clock)
-        self._downloads = Downloads.under(fetch, clock, self._engine.emitter, stand_in)
+        self._downloads = Downloads.under(fetch, clock, self._engine.emitter, way)
         self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.stock = Stock(larder)
         self._callbacks = _callbacks(self._engine, callback_url, verifier)

@@ -62,10 +62,9 @@ class Downloads:
     _limiter: anyio.CapacityLimiter | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def under(
-        cls, rules: FetchRules, clock: Clock, emitter: Emitter, stand_in: StandInSession | None = None
-    ) -> Downloads:
-        """Fetch pictures under *rules*, or from a *stand_in* for every host there is."""
+    def under(cls, rules: FetchRules, clock: Clock, emitter: Emitter, way: object = None) -> Downloads:
+        """Fetch pictures under *rules*, or through *way* if that stands in for every host there is."""
+        stand_in = way if isinstance(way, StandInSession) else None
         return cls(ResultSession(rules, 2 * _AT_ONCE, stand_in), clock, emitter)
 
     async def save(self, url: str, shelf: Shelf, stem: str, *, full: bool = False) -> SavedFile:
