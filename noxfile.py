@@ -155,6 +155,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(python=LOWEST)
+def notebook(session: nox.Session) -> None:
+    """Execute the notebook among the examples, and a command in a cell, in a kernel without a browser."""
+    session.install(".[cli]", *group("notebook"))
+    session.run("pytest", "tests/notebook", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
 def build(session: nox.Session) -> None:
     """Build the distributions into dist/ and check what they say of themselves."""
     session.install(*group("build"))
@@ -167,11 +174,27 @@ def build(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Use the wheel as it would be downloaded: alone first, then with its command line."""
     (built,) = (HERE / "dist").glob("*.whl")
+    _alone(session, built)
+
+
+@nox.session(python=PYTHONS, requires=["build"], default=False)
+@nox.parametrize("kind", ["whl", "tar.gz"], ids=["wheel", "sdist"])
+def installed(session: nox.Session, kind: str) -> None:
+    """Do the same with both distributions on every Python there is, and run the demo; before a release."""
+    (built,) = (HERE / "dist").glob(f"*.{kind}")
+    _alone(session, built)
+    folder = Path(session.create_tmp()) / "demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("kling-async", "demo", str(folder), "--progress", "none", env=INSTALLED)
+
+
+def _alone(session: nox.Session, built: Path) -> None:
     every_name = (
         "import kling_async as k; print(k.__version__, len([getattr(k, name) for name in k.__all__]))"
     )
     session.install(str(built))
     session.run("python", "-c", every_name, env=INSTALLED)
+    session.run("python", "tests/missing_extras.py", env=INSTALLED)
     session.run("kling-async", "--help", success_codes=[3])
     session.install(f"{built}[cli]")
     session.run("kling-async", "--help", silent=True)

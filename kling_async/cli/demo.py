@@ -103,7 +103,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     with reading_manifest():
         rows = read_manifest(manifest)
         todo, whole = estimate(manifest, journal_of(folder)), estimate(manifest)
-    board = Board(monotonic, todo.rows, todo.images)
+    board = Board(monotonic, todo.rows, todo.todo)
     async with (
         emulated_service() as emulator,
         Kling(

@@ -227,7 +227,7 @@ class Counting:
     def count(self) -> None:
         """Count, and tell the board; blocks."""
         found = self._work()
-        self._board.total, self._board.images = found.rows, found.images + found.running_images
+        self._board.total, self._board.todo = found.rows, found.todo + found.running
         self.result = found
 
     async def begin(self, *, wait: bool) -> None:
