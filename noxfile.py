@@ -150,7 +150,7 @@ def web(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def browser(session: nox.Session) -> None:
     """Look at pages with a real browser; needs Debian's chromium and chromium-driver."""
-    session.install(".[images]", *group("browser"))
+    session.install(".[cli,images]", *group("browser"))
     session.run(*PYTEST, "tests/browser", *session.posargs, env=INSTALLED)
 
 

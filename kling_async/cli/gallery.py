@@ -129,7 +129,7 @@ def write_at_the_end(home: Path, ended: int, voice: Voice) -> Written | None:
         voice.say(f"no gallery was written: {error}")
     except Exception as error:  # noqa: BLE001  # the pictures are paid for and saved; a page must not make that a failure
         _log.debug("no gallery was written", exc_info=True)
-        voice.warn(f"no gallery was written: {error or type(error).__name__}; results are whole, try: {again}")
+        voice.warn(f"no gallery was written: {error}; results are whole, try: {again}")
     else:
         return written
     return None

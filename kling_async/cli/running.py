@@ -239,9 +239,7 @@ class Counting:
             await anyio.to_thread.run_sync(self.count, abandon_on_cancel=True)
 
 
-def summary(
-    ending: Ending, out: Path | str, home: Path, gallery: Written | None = None
-) -> dict[str, Any]:
+def summary(ending: Ending, out: Path | str, home: Path, gallery: Written | None = None) -> dict[str, Any]:
     """Return the end of a run as data; *home* is the folder of its results, *gallery* its page if there is one."""
     stats = ending.statistics
     return {

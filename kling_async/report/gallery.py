@@ -83,8 +83,36 @@ def write_gallery(
     that cannot be written to, and `JournalError` for a damaged journal.
     """
     require_jinja()
+    found = _read(sources, most)
     home = sources.home.resolve()
     page = (to or home / GALLERY).absolute()
+    thumbnails = _thumbnails(found, home, seconds, told)
+    data = _data(sources, found, page.parent, thumbnails)
+    text = render(data, timeline=_timeline(found.bars, data), template=template)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        # Names of files need not be text.
+        write_whole(page, text.encode("utf-8", "replace"))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"gallery: expected to write {page}, found {reason}; see --to") from error
+    return Written(
+        page=page, rows=len(found.rows), pictures=data["totals"]["pictures"], notes=tuple(found.notes)
+    )
+
+
+@frozen
+class _Found:
+    """What a folder has: rows of the page, the files of their pictures, all tasks, and what is to be noted."""
+
+    rows: list[dict[str, Any]]
+    places: Mapping[str, Path | None]
+    bars: tuple[Bar, ...]
+    notes: list[str]
+
+
+def _read(sources: Sources, most: int) -> _Found:
+    home = sources.home.resolve()
     lines, left_out = _read_lines(home / RESULTS, most)
     records, bars = _read_journal(sources.journal, lines, whole=not left_out)
     if not lines and not records:
@@ -94,19 +122,10 @@ def write_gallery(
         )
     asked, notes = _read_manifest(sources, {*lines, *records})
     if left_out:
-        notes.append(f"The last {len(lines):,} of {len(lines) + left_out:,} results are shown; --most shows more.")
+        whole = len(lines) + left_out
+        notes.append(f"The last {len(lines):,} of {whole:,} results are shown; --most shows more.")
     rows = rows_of(lines, records, asked)
-    places = places_of(rows, asked, home)
-    try:
-        found = _thumbnails(places, home, seconds, told)
-        data = _data(sources, page, rows, places, found, notes)
-        text = render(data, timeline=_timeline(bars, data), template=template)
-        # Names of files need not be text.
-        write_whole(page, text.encode("utf-8", "replace"))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigError(f"gallery: expected to write {page}, found {reason}; see --to") from error
-    return Written(page=page, rows=len(rows), pictures=data["totals"]["pictures"], notes=tuple(notes))
+    return _Found(rows, places_of(rows, asked, home), bars, notes)
 
 
 def _read_lines(results: Path, most: int) -> tuple[dict[str, Line], int]:
@@ -174,31 +193,27 @@ def _read_manifest(sources: Sources, keys: set[str]) -> tuple[dict[str, Asked], 
 
 
 def _thumbnails(
-    places: Mapping[str, Path | None],
-    home: Path,
-    seconds: float | None,
-    told: Callable[[int, int], object],
+    found: _Found, home: Path, seconds: float | None, told: Callable[[int, int], object]
 ) -> Thumbnails:
-    pictures = [path for path in places.values() if path is not None]
-    return make_thumbnails(
-        pictures, home / THUMBNAILS, seconds=seconds, told=lambda done: told(done, len(pictures))
-    )
-
-
-def _data(
-    sources: Sources,
-    page: Path,
-    rows: list[dict[str, Any]],
-    places: Mapping[str, Path | None],
-    thumbnails: Thumbnails,
-    notes: list[str],
-) -> dict[str, Any]:
-    """Return all that the page is made of."""
-    home = sources.home.resolve()
-    if thumbnails.left:
-        notes.append(
-            f"{thumbnails.left:,} pictures are shown whole, which takes longer: the command gallery makes them small."
+    """Make the thumbnails there is time for; a page without them is a page too, and says why."""
+    pictures = [path for path in found.places.values() if path is not None]
+    try:
+        made = make_thumbnails(
+            pictures, home / THUMBNAILS, seconds=seconds, told=lambda done: told(done, len(pictures))
         )
+    except OSError as error:
+        found.notes.append(f"There are no thumbnails: {error}")
+        return Thumbnails({}, 0)
+    if made.left:
+        found.notes.append(
+            f"{made.left:,} pictures are shown whole, which takes longer: the command gallery makes them small."
+        )
+    return made
+
+
+def _data(sources: Sources, found: _Found, folder: Path, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return all that a page in *folder* is made of."""
+    home = sources.home.resolve()
     return {
         "run": {
             "name": home.name or str(home),
@@ -206,20 +221,21 @@ def _data(
             "emulated": sources.emulated,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": __version__,
-            "notes": notes,
-            "endpoint": REGIONS["global"] + MultiImage.path,
-            "path": MultiImage.path,
+            "notes": found.notes,
             "base_url": REGIONS["global"],
+            "path": MultiImage.path,
         },
-        "totals": totals_of(rows),
+        "totals": totals_of(found.rows),
         "pictures": {
-            text: _picture(text, path, home, page.parent, thumbnails) for text, path in places.items()
+            text: _picture(text, path, home, folder, thumbnails) for text, path in found.places.items()
         },
-        "rows": rows,
+        "rows": found.rows,
     }
 
 
-def _picture(text: str, path: Path | None, home: Path, folder: Path, thumbnails: Thumbnails) -> dict[str, Any]:
+def _picture(
+    text: str, path: Path | None, home: Path, folder: Path, thumbnails: Thumbnails
+) -> dict[str, Any]:
     """Say how the page shows one picture: by its file if it is there, else by what names it."""
     if path is None:
         return {"address": text} if is_address(text) else {}

@@ -38,7 +38,8 @@ def require_jinja() -> None:
         import jinja2  # noqa: F401  # only whether it is there
     except ModuleNotFoundError:
         raise MissingExtra(
-            'gallery: expected jinja2, found no such module; install it: pip install "kling-async[cli]"', "cli"
+            'gallery: expected jinja2, found no such module; install it: pip install "kling-async[cli]"',
+            "cli",
         ) from None
 
 
@@ -115,11 +116,13 @@ def _environment(template: Path | None) -> Environment:
 def duration(seconds: float | None) -> str:
     """Return *seconds* as people read them: `4.2 s`, `2 min 10 s`, `3 h 5 min`."""
     if seconds is None:
-        return "–"
+        return "-"
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    return (
+        f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )
 
 
 def number(value: float) -> str:

@@ -58,6 +58,5 @@ def href_of(path: Path, out: Path) -> str:
         relative = os.path.relpath(path, out)
     except ValueError:
         return path.as_uri()
-    # Names need not be text; what a colon would make of `a:b.png` is a scheme.
-    quoted = quote(os.fsencode(Path(relative).as_posix()))
-    return f"./{quoted}" if ":" in quoted.partition("/")[0] else quoted
+    # Names need not be text.
+    return quote(os.fsencode(Path(relative).as_posix()))

@@ -154,7 +154,9 @@ def _fitted(each: Any) -> str:
 
 def totals_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Add up *rows*: how many of each status, pictures, units, the time from the first start to the last end."""
-    counts = {status: _count(rows, status) for status in ("succeeded", "failed", "running", "waiting", "skipped")}
+    counts = {
+        status: _count(rows, status) for status in ("succeeded", "failed", "running", "waiting", "skipped")
+    }
     units = sum(float(row.get("units") or 0) for row in rows)
     starts = [row["started"] for row in rows if "started" in row]
     ends = [row["finished"] for row in rows if "finished" in row]

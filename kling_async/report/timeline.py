@@ -217,4 +217,6 @@ def _time(seconds: float, *, minutes: bool = False) -> str:
 
 def _text(text: str) -> str:
     """Make *text* safe in XML, which cannot carry control characters at all."""
-    return escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text), {'"': "&quot;"})
+    return escape(
+        "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text), {'"': "&quot;"}
+    )

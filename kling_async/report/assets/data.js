@@ -18,12 +18,13 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Every picture of a row: its results, then what they were made from. */
+/** Everything of a row to look at: what went wrong, its results, then what they were made from. */
 function picturesOf(row) {
   const job = row.job ?? {};
   const subjects = job.subject_images ?? [];
   const named = (kind, label, text) => ({ kind, label, text, ...data.pictures[text] });
   return [
+    ...(row.error ? [{ kind: "trouble", label: "error", text: codeOf(row) }] : []),
     ...(row.files ?? []).map((text, at) => named("result", `result ${at + 1}`, text)),
     ...(row.watermarked ?? []).map((text, at) => named("watermarked", `watermarked ${at + 1}`, text)),
     ...subjects.map((text, at) => named("reference", subjects.length > 1 ? `subject ${at + 1}` : "subject", text)),
@@ -68,6 +69,8 @@ let silence;
 /** Tell something in passing, to eyes and to screen readers. */
 function say(text) {
   const toast = byId("said");
+  // What lies under an open dialog is neither seen nor heard.
+  (document.querySelector("dialog[open]") ?? document.body).append(toast);
   toast.textContent = text;
   toast.classList.add("shown");
   clearTimeout(silence);

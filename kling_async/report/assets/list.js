@@ -70,32 +70,39 @@ function mount(place) {
   list.insertBefore(element, later === undefined ? null : mounted.get(later));
 }
 
-/** Make the row at *place* the current one and bring it into sight. */
-function goTo(place, { focus = true } = {}) {
+/** Make the row at *place* the current one, wherever it is. */
+function makeCurrent(place) {
+  for (const each of [current, place]) {
+    const element = mounted.get(each);
+    element?.setAttribute("tabindex", each === place ? "0" : "-1");
+    if (each === place) element?.setAttribute("aria-current", "true");
+    else element?.removeAttribute("aria-current");
+  }
+  current = place;
+}
+
+/** Go to the row at *place*: bring it into sight and give it the focus. */
+function goTo(place) {
   if (shown.length === 0) return;
-  const before = current;
-  current = Math.min(Math.max(place, 0), shown.length - 1);
+  makeCurrent(Math.min(Math.max(place, 0), shown.length - 1));
   const filters = byId("filters");
   const covered = getComputedStyle(filters).position === "sticky" ? filters.offsetHeight : 0;
   const top = list.getBoundingClientRect().top + current * height;
   if (top < covered) scrollBy(0, top - covered - 4);
   else if (top + height > innerHeight) scrollBy(0, top + height - innerHeight);
-  if (focus) document.activeElement?.blur();
+  document.activeElement?.blur();
   paint();
-  for (const each of [before, current]) {
-    const element = mounted.get(each);
-    element?.setAttribute("tabindex", each === current ? "0" : "-1");
-    if (each === current) element?.setAttribute("aria-current", "true");
-    else element?.removeAttribute("aria-current");
-  }
-  if (focus) mounted.get(current)?.focus({ preventScroll: true });
+  mounted.get(current)?.focus({ preventScroll: true });
 }
 
 function startList() {
   addEventListener("scroll", () => (painting ||= requestAnimationFrame(paint)), { passive: true });
   addEventListener("resize", layOut);
+  // What is above the list may grow and shrink.
+  new ResizeObserver(paint).observe(document.body);
   list.addEventListener("focusin", (event) => {
+    // Without scrolling: the pointer may be on its way, and its target must stay.
     const place = Number(event.target.closest(".row")?.dataset.place ?? -1);
-    if (place >= 0 && place !== current) goTo(place, { focus: false });
+    if (place >= 0 && place !== current) makeCurrent(place);
   });
 }

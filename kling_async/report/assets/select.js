@@ -70,14 +70,14 @@ function writeAddress() {
 }
 
 function showChoices() {
-  const filters = byId("filters");
-  for (const name of Object.keys(chosen)) {
-    filters.elements[name].value = chosen[name];
-    // What is not offered cannot be chosen.
-    if (filters.elements[name].value !== chosen[name]) {
-      chosen[name] = name === "sort" ? "manifest" : "";
-      filters.elements[name].value = chosen[name];
-    }
+  const { elements } = byId("filters");
+  // What is not offered cannot be chosen.
+  if (![...elements.status].some((radio) => radio.value === chosen.status)) chosen.status = "";
+  for (const radio of elements.status) radio.checked = radio.value === chosen.status;
+  for (const name of ["q", "code", "model", "account", "sort"]) {
+    elements[name].value = chosen[name];
+    if (elements[name].value === chosen[name]) continue;
+    elements[name].value = chosen[name] = name === "sort" ? "manifest" : "";
   }
 }
 

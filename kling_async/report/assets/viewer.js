@@ -21,15 +21,15 @@ function showPicture() {
   const strip = pictures.map((each, at) => stripItem(row, each, at));
   byId("strip").replaceChildren(...strip);
   strip[openPicture]?.scrollIntoView({ block: "nearest", inline: "nearest" });
-  const of = pictures.length ? `, ${picture.label}, ${openPicture + 1} of ${pictures.length} pictures` : "";
-  byId("caption").textContent = `${number.format(openPlace + 1)} of ${number.format(shown.length)} jobs${of}`;
+  const what = picture ? ` · ${picture.label}` : "";
+  byId("caption").textContent = `job ${number.format(openPlace + 1)} of ${number.format(shown.length)}${what}`;
   byId("about").replaceChildren(...about(row, picture));
   byId("previous").disabled = openPlace === 0 && openPicture === 0;
   byId("next").disabled = openPlace === shown.length - 1 && openPicture >= pictures.length - 1;
 }
 
 function large(row, picture) {
-  if (row.error && picture?.kind !== "result" && openPicture === 0) return trouble(row);
+  if (picture?.kind === "trouble") return trouble(row);
   if (!picture?.href) return make("span", { class: "text" }, picture ? wordsFor(picture) : "no pictures");
   const image = make("img", { src: picture.href, alt: `${picture.label} of ${row.key}`, onclick: zoom });
   // What only Pillow can decode is shown as small as it was made.
@@ -61,7 +61,7 @@ function about(row, picture) {
     ["Pictures", job.n],
     ["Ratio", job.aspect_ratio],
     ["Account", row.account],
-    ["Attempts", row.attempts],
+    ["Attempts", row.attempts || null],
     ["Task", row.task_id && make("span", { class: "id" }, row.task_id)],
     ["External id", row.external_task_id && make("span", { class: "id" }, row.external_task_id)],
     ["Began", row.started && moment(row.started)],
@@ -74,7 +74,6 @@ function about(row, picture) {
   return [
     make("h2", {}, row.key),
     statusOf(row),
-    row.error && picture && openPicture > 0 ? trouble(row) : null,
     job.prompt ? make("p", { class: "prompt" }, job.prompt) : null,
     job.negative_prompt ? make("p", { class: "negative" }, `not: ${job.negative_prompt}`) : null,
     copyButtons(row),
