@@ -464,7 +464,7 @@ def test_ten_thousand_results_stay_quick(browser: Chrome, tmp_path: Path) -> Non
     open_page(browser, page)
     ready = browser.execute_script("return performance.now()")
     sizes = [browser.execute_script(elements)]
-    for share in (0.3, 0.6, 1.0):
+    for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
         browser.execute_script(f"scrollTo(0, document.body.scrollHeight * {share})")
         wait(
             browser,
@@ -484,7 +484,7 @@ def test_ten_thousand_results_stay_quick(browser: Chrome, tmp_path: Path) -> Non
     )
 
     assert ready < 20_000
-    assert max(sizes) < 1_500
+    assert max(sizes) < 1_000
     assert last == keys[-1]
     assert seconds < 5
     assert keys_shown(browser) == ["row-04711"]
