@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_kit import call, environment, results
+from cli_kit import call, conform, environment, results
 
 from kling_async.cli.drawings import PICTURES, draw_picture
 from kling_async.cli.sample import PLANNED_REFUSAL, make_folder, sample_jobs
@@ -34,6 +34,7 @@ def test_the_demo_ends_as_planned_and_can_be_run_again(tmp_path: Path) -> None:
     assert again.json()["skipped"] == 24
     assert Path(again.json()["gallery"]).samefile(tmp_path / "kling-demo/gallery.html")
     assert "kling-demo/gallery.html  (open this)" in first.err
+    conform(again.json(), "demo")
 
 
 def test_the_script_of_the_demo_runs(tmp_path: Path) -> None:
