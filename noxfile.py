@@ -25,7 +25,8 @@ PROVING = (
 )
 # What the lowest versions of the requirements can break.
 TOUCHING = (
-    *("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/integrations", "tests/transport"),
+    *("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/integrations", "tests/report"),
+    "tests/transport",
     *(f"tests/protocol/test_{name}.py" for name in ("auth", "codec", "jobs", "pages", "tasks")),
 )
 # Its examples use extras, so its code runs in the session of the tests only.
@@ -150,7 +151,7 @@ def web(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def browser(session: nox.Session) -> None:
     """Look at pages with a real browser; needs Debian's chromium and chromium-driver."""
-    session.install(".[images]", *group("browser"))
+    session.install(".[cli,images]", *group("browser"))
     session.run(*PYTEST, "tests/browser", *session.posargs, env=INSTALLED)
 
 
