@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 
 from attrs import Factory, define, field
 
@@ -28,8 +28,9 @@ class Share:
     running: bool = False
     granted: bool = False
     inherited: bool = False
-    # Its create may be under way.
+    # Its create may be under way, and arrive until the end of its window.
     sending: bool = False
+    window_ends: float = 0.0
     firm: bool = True
     ended: bool = False
 
@@ -68,7 +69,7 @@ class News:
             closes=tuple((share.job, share.token) for share in self.closes.values()),
         )
 
-    def before(self, later: News, wanted: Mapping[str, object]) -> News:
+    def before(self, later: News, wanted: Container[str]) -> News:
         """
         Return this, which could not be told, with what came up *later*; of wishes for windows only those still *wanted*.
 

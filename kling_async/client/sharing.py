@@ -125,7 +125,7 @@ class Sharing:
         create may have arrived before, so that the task is looked for, and `SlotStoreError` if the store stays away.
         """
         opened_at = await self._open(share, seconds + _MARGIN)
-        share.sending = True
+        share.sending, share.window_ends = True, opened_at + seconds + _MARGIN
         answer = await send(opened_at + seconds)
         # Without an answer it may still arrive, and the window stays open until its end.
         share.sending = False
@@ -247,13 +247,17 @@ class Sharing:
         try:
             ruling = await self._store.exchange(self.lane, news.report(self._owner, self._known))
         except SlotStoreError as error:
-            self._news = news.before(self._news, self._windows)
+            self._news = news.before(self._news, self._wanted())
             self._stay_away(error)
         except BaseException:
-            self._news = news.before(self._news, self._windows)
+            self._news = news.before(self._news, self._wanted())
             raise
         else:
             self._heed(ruling)
+
+    def _wanted(self) -> set[str]:
+        sending = (token for token, share in self._shares.items() if share.sending)
+        return {*self._windows, *sending}
 
     def _stay_away(self, error: SlotStoreError) -> None:
         now = self._clock.now()
@@ -305,9 +309,15 @@ class Sharing:
             share.firm = False
             if share.running or share.sending:
                 self._news.holds[share.token] = share
+                self._keep_open(share)
             elif not share.granted:
                 self._news.asks[share.token] = share
             # A lease that is granted and not used yet is asked for again when its window is.
+
+    def _keep_open(self, share: Share) -> None:
+        left = share.window_ends - self._clock.now()
+        if share.sending and left > 0:
+            self._news.opens[share.token] = Opening(share.job, share.token, left)
 
     def _lose(self, token: str) -> None:
         share = self._shares.get(token)
