@@ -10,7 +10,7 @@ from attrs import Factory, define, field
 from kling_async.errors import KlingError
 from kling_async.protocol.claims import Claim, Opening, Refusal, Report, Ruling
 
-__all__ = ["News", "Share"]
+__all__ = ["Meter", "News", "Share"]
 
 
 @define(eq=False)
@@ -85,6 +85,24 @@ class News:
             opens={token: wish for token, wish in self.opens.items() if token in wanted} | later.opens,
             closes=_living(self.closes) | later.closes,
         )
+
+
+@define(eq=False)
+class Meter:
+    """Adds a number up over time."""
+
+    value: int = 0
+    _total: float = field(default=0.0, init=False)
+    _at: float = field(default=0.0, init=False)
+
+    def add(self, amount: int, now: float) -> None:
+        """Change the number by *amount*."""
+        self._total, self._at = self.total(now), now
+        self.value += amount
+
+    def total(self, now: float) -> float:
+        """Return the number times seconds so far."""
+        return self._total + self.value * (now - self._at)
 
 
 def _claim(share: Share) -> Claim:
