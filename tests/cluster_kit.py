@@ -64,9 +64,7 @@ class Cluster:
         self.workers.append(worker)
         return worker
 
-    def _start(
-        self, program: str, *options: str, environment: Mapping[str, str]
-    ) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, *options: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         path = os.pathsep.join((str(_PACKAGE), str(_TESTS)))
         told = {"DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "%(message)s", "PYTHONPATH": path}
         log = self.folder / f"{program}-{len(self.logs)}.log"

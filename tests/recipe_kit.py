@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 from fault_server import Remote
@@ -74,6 +75,6 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def place() -> Iterator[Place]:
     """Run a store, and a service of five slots that accepts more, and doubled ids, and writes both down."""
-    settings = {"slots": _LIMIT, "enforce": False, "unique": False, "life": {"seconds": 0.8}}
+    settings: dict[str, Any] = {"slots": _LIMIT, "enforce": False, "unique": False, "life": {"seconds": 0.8}}
     with server() as store, Remote.spawn(**settings) as service:
         yield Place(service, store)

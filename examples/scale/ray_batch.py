@@ -34,9 +34,18 @@ class Paint:
 def main(manifest: Path, out: Path) -> None:
     """Run *manifest* into *out* and say how many jobs ended how."""
     # The same name finds the same tasks when the pipeline is started again.
-    stage = KlingStage(run=manifest.stem, limit=5, out=str(out.absolute()), base=str(manifest.absolute().parent))
+    stage = KlingStage(
+        run=manifest.stem, limit=5, out=str(out.absolute()), base=str(manifest.absolute().parent)
+    )
     lines = ray.data.read_text(str(manifest))
-    done = lines.map_batches(Paint, fn_constructor_args=(stage,), batch_size=10, concurrency=2)
+    done = lines.map_batches(
+        Paint,
+        fn_constructor_args=(stage,),
+        batch_size=10,
+        compute=ray.data.ActorPoolStrategy(size=2),
+        # They wait rather than compute; with a whole processor each, two would leave none for reading on a small machine.
+        num_cpus=0.1,
+    )
     rows = [json.loads(line["row"]) for line in done.take_all()]
     for status in sorted({row["status"] for row in rows}):
         print(f"{sum(row['status'] == status for row in rows)} {status}")

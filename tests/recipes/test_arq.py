@@ -26,8 +26,12 @@ async def _share() -> None:
         jobs = [await pool.enqueue_job("paint", f"robot {name}", _job_id=name) for name in names]
         slots = RedisSlots(here.store.url)
         async with Kling(api_key=here.service.api_key, base_url=here.service.url, slots=slots) as kling:
-            web = kling.images.multi_image.run(subject_images=["https://example.com/a.png"], prompt="web", n=2)
-            _, *links = await asyncio.gather(web, *(job.result(timeout=90) for job in jobs if job is not None))
+            web = kling.images.multi_image.run(
+                subject_images=["https://example.com/a.png"], prompt="web", n=2
+            )
+            _, *links = await asyncio.gather(
+                web, *(job.result(timeout=90) for job in jobs if job is not None)
+            )
         # As if a worker's answer had been lost.
         await pool.delete("arq:result:job0")
         again = await pool.enqueue_job("paint", "robot job0", _job_id="job0")

@@ -201,7 +201,10 @@ async def test_x11_no_secret_leaves_the_worker(any_service: Remote, store: Serve
     told = {"KLING_SLOTS_STORE": store.url.replace("//", f"//:{password}@")}
     stage, jobs = stage_of(service.url, LIMIT), jobs_of(20)
     with cluster(environment(service, store) | told, workers=1) as running:
-        async with driver_of(running, service, tmp_path, stage=stage) as driver, anyio.create_task_group() as group:
+        async with (
+            driver_of(running, service, tmp_path, stage=stage) as driver,
+            anyio.create_task_group() as group,
+        ):
             group.start_soon(driver.run, jobs)
             await accepted(service, len(jobs) // 2)
             scheduler, memory = _memory(running.scheduler.pid), _memory(store.process.pid)

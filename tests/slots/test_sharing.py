@@ -434,6 +434,19 @@ async def test_many_jobs_wait_on_few_connections(service: FaultServer, redis_ser
     assert_paid_once(service.books, 1_000)
 
 
+async def test_a_node_of_a_cluster_serves_a_lane(service: FaultServer) -> None:
+    """All keys of a lane have one hash slot, so that one script may touch them on a node of a cluster."""
+    with server(cluster=True) as node:
+        async with clients(service, RedisSlots(node.url, 5, terms=TERMS)) as (kling,):
+            await run_many(kling, "job", [1, 2])
+        slot_of = {
+            node.ask("CLUSTER", "KEYSLOT", f"kling:{{account:model}}:{name}") for name in ("meta", "queue")
+        }
+
+    assert_paid_once(service.books, 2)
+    assert len(slot_of) == 1
+
+
 @pytest.mark.parametrize(
     "make",
     [
