@@ -213,7 +213,7 @@ def kills(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def scale(session: nox.Session) -> None:
-    """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; seven minutes."""
+    """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; six minutes."""
     session.install(".[cli,images,dask]", *group("test"))
     many = INSTALLED | {"KLING_TEST_SCALE": "1000", "KLING_TEST_RULES": "500"}
     places = ("tests/scale", "tests/slots/test_same_rules.py", "tests/simulation/test_shared_slots.py")
