@@ -216,7 +216,7 @@ def scale(session: nox.Session) -> None:
     """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; six minutes."""
     session.install(".[cli,images,dask]", *group("test"))
     many = INSTALLED | {"KLING_TEST_SCALE": "1000", "KLING_TEST_RULES": "500"}
-    places = ("tests/scale", "tests/slots/test_same_rules.py", "tests/simulation/test_shared_slots.py")
+    places = ("tests/scale", "tests/slots/test_same_rules.py", "tests/simulation")
     session.run("pytest", "--numprocesses=2", "--dist=worksteal", *places, *session.posargs, env=many)
 
 

@@ -58,7 +58,9 @@ class Server:
             str(self.folder),
         ]
         command += ["--save", "", "--appendonly", "yes" if self.durable else "no", "--appendfsync", "always"]
-        command += ["--cluster-enabled", "yes"] if self.cluster else []
+        if self.cluster:
+            # By itself it would take a port that is ten thousand higher, which there may not be.
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(_free_port())]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 30
         while self.ask("PING") != b"+PONG\r\n":
@@ -92,12 +94,17 @@ class Server:
         self.process.wait()
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @contextmanager
 def server(*, durable: bool = False, cluster: bool = False) -> Iterator[Server]:
     """Run a server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         running = Server(port, Path(folder), durable, cluster).start()
         try:
