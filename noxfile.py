@@ -182,7 +182,7 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python=LOWEST, default=False)
 def bench(session: nox.Session) -> None:
     """Measure speed beside baselines and write the table of docs/performance.md."""
-    session.install(".[cli,images]", *group("bench"))
+    session.install(".[cli,images,speed]", *group("bench"))
     # From the checkout, whose simulator and server it uses.
     session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
 

@@ -17,7 +17,7 @@ from benchmarks.harness import Figure, Variants, at_most, compare, main, measure
 
 _NAME = "benchmarks.decode"
 _PATH = "/v1/images/multi-image2image"
-_PAGES = 30
+_PAGES = 100
 
 
 @frozen
@@ -73,6 +73,7 @@ def slim(_options: dict[str, Any]) -> dict[str, float]:
     from kling_async.protocol.pages import read_page
 
     reply = Reply(status=200, headers={}, body=_page())
+    read_page(reply)  # a reader that is not imported yet is not what is measured
     with measured() as found:
         sizes = {len(read_page(reply).glances) for _ in range(_PAGES)}
     assert sizes == {500}, "all is read"
@@ -85,6 +86,7 @@ def full(_options: dict[str, Any]) -> dict[str, float]:
     from cattrs.preconf.orjson import make_converter
 
     converter, body = make_converter(), _page()
+    converter.structure(orjson.loads(body)["data"], list[_Task])  # makes its functions
     with measured() as found:
         sizes = {len(converter.structure(orjson.loads(body)["data"], list[_Task])) for _ in range(_PAGES)}
     assert sizes == {500}, "all is read"

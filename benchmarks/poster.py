@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from kling_async.protocol.callbacks import sign
 
 SECRET = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
-_CONNECTIONS = 256
+_CONNECTIONS = 16
 
 
 class Poster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import time
 from itertools import count
@@ -97,6 +98,7 @@ def resume(options: dict[str, Any]) -> dict[str, float]:
     storage = Storage.open(path)
     storage.write(life[1] if number < options["live"] else life[3] for number, life in enumerate(lives))
     storage.close()
+    os.sync()  # what the preparation left to be written is not what is measured
 
     async def run() -> float:
         answered = asyncio.Event()
@@ -142,6 +144,7 @@ def passed(options: dict[str, Any]) -> dict[str, float]:
         for number, line in enumerate(lines[:-1])
     )
     storage.close()
+    os.sync()  # what the preparation left to be written is not what is measured
 
     async def run() -> dict[str, float]:
         sent: list[object] = []

@@ -65,7 +65,8 @@ def error(cls: E) -> E:
     Make *cls* an error value: positional fields, compared by identity.
 
     No slots, since some errors are also built-in ones (`TimeoutError`, `ValueError`) whose memory layout
-    forbids them. No attrs repr or str: each error says itself what happened.
+    forbids them. No attrs repr or str: each error says itself what happened. A class without fields of its own inherits
+    all that, and is left as it is: making each costs time at every start.
     """
     made: E = define(cls, eq=False, slots=False, repr=False, str=False)
     return made
@@ -92,7 +93,6 @@ def _blank(cls: type[KlingError]) -> KlingError:
     return cls.__new__(cls)
 
 
-@error
 class ConfigError(KlingError):
     """The client cannot work as it was set up: credentials, addresses, folders, options."""
 
@@ -104,17 +104,14 @@ class MissingExtra(ConfigError):
     extra: str = ""
 
 
-@error
 class JournalError(ConfigError):
     """The journal of a run cannot be used: held by another process, damaged, or its disk is full."""
 
 
-@error
 class SlotStoreError(KlingError):
     """The store that shares an account's slots does not answer, so nothing is sent; tasks that run are still waited for."""
 
 
-@error
 class ClusterLost(KlingError):
     """The cluster that a batch runs on is gone; what was written down stays, and the same call continues."""
 
@@ -162,7 +159,6 @@ class TransportError(KlingError):
     sent: bool = True
 
 
-@error
 class RequestTimeout(TransportError, TimeoutError):
     """A request took longer than its time limit."""
 
@@ -193,87 +189,70 @@ class ApiError(KlingError):
         return "; ".join(parts)
 
 
-@error
 class AuthError(ApiError):
     """The credentials were not accepted (codes 1000 to 1002)."""
 
 
-@error
 class TokenNotYetValid(AuthError):
     """The token's start lies in the service's future: the clocks differ (code 1003)."""
 
 
-@error
 class TokenExpired(AuthError):
     """The token's end lies in the service's past (code 1004)."""
 
 
-@error
 class AccountError(ApiError):
     """The account cannot be used as it is; waiting does not heal it (codes 1100 to 1103, 1304)."""
 
 
-@error
 class InArrears(AccountError):
     """A postpaid account owes money (code 1101)."""
 
 
-@error
 class OutOfUnits(AccountError):
     """The prepaid resource pack is used up or has expired, or is of another product type (code 1102)."""
 
 
-@error
 class NotPermitted(AccountError):
     """The account may not use this resource, such as the API or model (code 1103)."""
 
 
-@error
 class AddressNotAllowed(AccountError):
     """This machine's address is not in the account's list of allowed ones (code 1304)."""
 
 
-@error
 class BadRequest(ApiError):
     """The service does not accept a parameter (codes 1200 and 1201)."""
 
 
-@error
 class DuplicateExternalId(BadRequest):
     """The account already has a task with this external id, so this create made none and cost nothing."""
 
 
-@error
 class TaskNotFound(BadRequest):
     """The account has no task with this task id or external id."""
 
 
-@error
 class NoSuchResource(ApiError):
     """The service has no such method or resource, such as a model (codes 1202 and 1203)."""
 
 
-@error
 class PolicyRefusal(ApiError):
     """The request goes against a policy of the platform (code 1300)."""
 
 
-@error
 class ContentRefusal(ApiError):
     """The prompt or a picture goes against the content policy (code 1301). Not charged; change it before sending again."""
 
 
-@error
 class RateLimited(ApiError):
     """Requests came too fast (code 1302). Heals by waiting."""
 
 
-@error
 class NoFreeSlot(ApiError):
     """All slots of the account are taken (code 1303). The refusal is free; heals when a task ends."""
 
 
-@error
 class ServerError(ApiError):
     """The service failed inside (codes 5000 to 5002). For a create it is unknown whether a task was made."""
 
@@ -359,7 +338,6 @@ class LinkExpired(DownloadError):
     gone: bool = False
 
 
-@error
 class BatchStopped(KlingError):
     """A batch ended before all its jobs could be tried; what was not tried stays pending. The cause is chained."""
 

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from jsonschema import Draft202012Validator
 from PIL import Image
 
+SCHEMAS = json.loads(
+    (Path(__file__).parents[1] / "docs" / "schemas" / "command-line.json").read_text(encoding="utf-8")
+)
 COMMAND = (sys.executable, "-W", "error", "-m", "kling_async")
 
 
@@ -77,3 +81,25 @@ def jobs(count: int, **fields: object) -> list[dict[str, object]]:
 def results(out: Path) -> list[dict[str, Any]]:
     """The lines of `results.jsonl`."""
     return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def conform(value: object, name: str) -> None:
+    """See that *value* is what the documentation says of *name*, without a field that it does not name."""
+    schema = {"$ref": f"#/$defs/{name}", "$defs": _closed(SCHEMAS["$defs"])}
+    faults = [
+        f"{fault.json_path}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(value)
+    ]
+    assert faults == [], f"{name}: {faults}"
+
+
+def _closed(schema: Any) -> Any:
+    """Return *schema* without room for fields that it does not name, which it leaves for later versions."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(each) for name, each in schema.items()}
+    further = (
+        isinstance(schema.get("description"), str) and "further fields may come" in schema["description"]
+    )
+    return closed | ({"additionalProperties": False} if "required" in schema and not further else {})

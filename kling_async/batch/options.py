@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 from attrs import Attribute, field, frozen
 
 from kling_async.errors import ConfigError
-from kling_async.protocol.endpoints import seconds
+from kling_async.protocol.endpoints import count, seconds
 from kling_async.protocol.naming import TEMPLATE, check_template
 from kling_async.transport.stores import SCHEMES, is_store_url
 
@@ -19,8 +19,8 @@ __all__ = ["BatchOptions"]
 
 
 def _count(_: object, attribute: Attribute[int | None], value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ConfigError(f"{attribute.name}: expected a whole number from 0 up, found {value!r}")
+    if value is not None:
+        count(attribute.name, value)
 
 
 def _limit(_: object, attribute: Attribute[Any], value: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +10,11 @@ from typing import Any, Literal
 import click
 from attrs import define, field
 
+from kling_async.cli.earlier import States, journal_of, open_states
+from kling_async.cli.estimate import Estimate
 from kling_async.cli.intake import shares, takes_pictures, told_row
-from kling_async.cli.money import dollars, plural
+from kling_async.cli.money import in_dollars, plural
+from kling_async.cli.place import Place
 from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, reading_manifest, speaks
 from kling_async.errors import InvalidJob
 from kling_async.protocol.fitting import Fitted, PictureRules
@@ -34,18 +37,23 @@ _LISTED = 1000
 Examples:
   kling-async check jobs.jsonl
   kling-async check jobs.csv --json | jq .units
+  kling-async check jobs.csv -o out
   kling-async check photos --style watercolour.png --fit auto
-
-Exits with 0 if all rows are good and with 2 if any is bad.
 """,
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=Place(), help="Leave out of the cost what a run has done in this folder.")
+@click.option(
+    "--journal", type=click.Path(path_type=Path), help="Journal of that run.  [default: OUT/journal.db]"
+)
 @takes_pictures
 @shares
 @speaks
 def check_command(
     *,
     manifest: Path,
+    out: Path | str | None,
+    journal: Path | None,
     voice: Voice,
     shared: Mapping[str, Any],
     fit: Literal["auto"] | None,
@@ -54,11 +62,15 @@ def check_command(
     """
     Check every row and picture of MANIFEST and show the cost. Needs no key and sends nothing.
 
-    With --fit, show what would be changed of which picture.
+    With --fit, show what would be changed of which picture. With -o, what an earlier run has done, has begun or has
+    failed at costs nothing more. Exits with 0 if all rows are good and with 2 if any is bad.
     """
     import anyio
 
-    finish(anyio.run(_check, manifest, shared, PictureRules(fit=fit, verify=verify), voice))
+    if isinstance(out, str) and journal is None:
+        raise click.UsageError(f"expected --journal FILE, since -o {out} keeps pictures only, found none")
+    earlier = journal_of(out) if journal is None and isinstance(out, Path) else journal
+    finish(anyio.run(_check, manifest, shared, PictureRules(fit=fit, verify=verify), earlier, voice))
 
 
 async def refuse_bad_rows(manifest: Path, shared: Mapping[str, Any], rules: PictureRules) -> None:
@@ -73,11 +85,15 @@ class _Inspection:
     """One look at a manifest under *rules*, with the counts of what was found."""
 
     rules: PictureRules
+    states: States = field(factory=lambda: States(None))
     rows: int = 0
     bad: int = 0
     images: int = 0
     urls: int = 0
     fitted: int = 0
+    # Good rows by what an earlier run made of them: `done`, `failed`, `running`, or `todo` for nothing.
+    groups: Counter[str] = field(factory=Counter)
+    images_todo: int = 0
     # Pictures whose changes were told: the style of a thousand rows is told once.
     _told: set[str] = field(factory=set, init=False)
     _stock: Stock = field(factory=Stock, init=False)
@@ -106,7 +122,14 @@ class _Inspection:
                 else:
                     yield row.number, row.key, each
             self.bad += wrong
-            self.images += 0 if wrong else row.job.n
+            if not wrong:
+                self._count(row.key, row.job.n)
+
+    def _count(self, key: str, images: int) -> None:
+        group = self.states.of(key) or "todo"
+        self.groups[group] += 1
+        self.images += images
+        self.images_todo += images if group == "todo" else 0
 
     async def _look_at(self, job: MultiImage) -> AsyncIterator[InvalidJob | Fitted]:
         for name, source in job.pictures():
@@ -138,18 +161,23 @@ class _Inspection:
             self._wrong.popitem(last=False)
 
 
-async def _check(manifest: Path, shared: Mapping[str, Any], rules: PictureRules, voice: Voice) -> int:
+async def _check(
+    manifest: Path, shared: Mapping[str, Any], rules: PictureRules, journal: Path | None, voice: Voice
+) -> int:
     require_pillow(rules)
-    inspection = _Inspection(rules)
     problems, changes = _Listed(), _Listed()
-    async for number, key, found in inspection.findings(manifest, shared):
-        if not voice.json:
-            voice.data(f"{key}  {found}")
-        elif isinstance(found, Fitted):
-            changes.add(told_row(number, key, found))
-        else:
-            problems.add(_problem(number, key, found))
-    _sum_up(manifest, inspection, problems, changes, voice)
+    with open_states(journal) as states:
+        inspection = _Inspection(rules, states)
+        async for number, key, found in inspection.findings(manifest, shared):
+            if not voice.json:
+                voice.data(f"{key}  {found}")
+            elif isinstance(found, Fitted):
+                changes.add(told_row(number, key, found))
+            else:
+                problems.add(_problem(number, key, found))
+    if voice.json:
+        voice.emit(_fields(manifest, inspection, problems, changes))
+    _sum_up(inspection, voice)
     return USAGE if inspection.bad else 0
 
 
@@ -179,32 +207,51 @@ def _problem(number: int, key: str, error: InvalidJob) -> dict[str, Any]:
     }
 
 
-def _sum_up(manifest: Path, found: _Inspection, problems: _Listed, changes: _Listed, voice: Voice) -> None:
-    units = found.images * MultiImage.units_per_image
-    if voice.json:
-        voice.emit(
-            {
-                "manifest": str(manifest),
-                "rows": found.rows,
-                "good": found.rows - found.bad,
-                "bad": found.bad,
-                "images": found.images,
-                "units": units,
-                "dollars": round(units * 0.0035, 4),
-                "urls_not_checked": found.urls,
-                "problems": problems.rows,
-                "problems_left_out": problems.left_out,
-                "fitted": changes.rows,
-                "fitted_left_out": changes.left_out,
-            }
-        )
+def _fields(manifest: Path, found: _Inspection, problems: _Listed, changes: _Listed) -> dict[str, Any]:
+    return {
+        "manifest": str(manifest),
+        "rows": found.rows,
+        "good": found.rows - found.bad,
+        "bad": found.bad,
+        "done": found.groups["done"],
+        "failed_before": found.groups["failed"],
+        "running": found.groups["running"],
+        "todo": found.groups["todo"],
+        "images": found.images,
+        **_price(found.images, ""),
+        "images_todo": found.images_todo,
+        **_price(found.images_todo, "_todo"),
+        "urls_not_checked": found.urls,
+        "problems": problems.rows,
+        "problems_left_out": problems.left_out,
+        "fitted": changes.rows,
+        "fitted_left_out": changes.left_out,
+    }
+
+
+def _price(images: int, ending: str) -> dict[str, Any]:
+    units = images * MultiImage.units_per_image
+    return {f"units{ending}": units, f"dollars{ending}": in_dollars(units)}
+
+
+def _sum_up(found: _Inspection, voice: Voice) -> None:
     verdict = f"{found.bad:,} bad" if found.bad else "all good"
     voice.say(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
     if found.fitted:
         voice.say(f"{plural(found.fitted, 'picture')} to be changed to fit the rules, as listed")
     if found.urls:
         voice.say(f"{plural(found.urls, 'picture')} given as URL not looked at: the service fetches those")
-    each = MultiImage.units_per_image
-    voice.say(
-        f"cost of the good rows: {plural(found.images, 'image')} x {each} units = {units:,} units ≈ {dollars(units)}"
+    groups = found.groups
+    whole = Estimate(images=found.images)
+    if groups.total() == groups["todo"]:
+        voice.say(f"cost of the good rows: {whole.cost()}")
+        return
+    left = Estimate(
+        done=groups["done"],
+        failed=groups["failed"],
+        running=groups["running"],
+        todo=groups["todo"],
+        images=found.images_todo,
     )
+    voice.say(f"of the good rows: {left.work()}")
+    voice.say(f"cost of what is to do: {left.cost()}; of all good rows: {whole.cost()}")

@@ -23,8 +23,6 @@ __all__ = ["emulator_command"]
 Examples:
   kling-async emulator --port 8080 --speed 20x
   kling-async emulator --chaos "1303:5%,drop-after-accept:1%,html-502:1%"
-
-It listens on this machine only unless told otherwise, and ends with Ctrl-C.
 """,
 )
 @click.option(
@@ -40,13 +38,29 @@ It listens on this machine only unless told otherwise, and ends with Ctrl-C.
 @click.option(
     "--speed", default="20x", show_default=True, metavar="20x|instant|manual", help="How time passes."
 )
-@click.option("--units", type=click.FloatRange(min=0), default=1_000_000, help="Units of the account.")
+@click.option(
+    "--units",
+    type=click.FloatRange(min=0),
+    default=1_000_000,
+    show_default=True,
+    help="Units of the account.",
+)
 @click.option("--chaos", default="", metavar="SPEC", help="Faults, such as 1303:5%,delay@get=2:10%.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-@click.option("--paint", type=click.Choice(["composite", "stamp"]), default="composite", show_default=True)
+@click.option(
+    "--paint",
+    type=click.Choice(["composite", "stamp"]),
+    default="composite",
+    show_default=True,
+    help="What pictures show: those that were given, or a stamp, which is quick.",
+)
 @speaks
 def emulator_command(*, voice: Voice, chaos: str, **options: Any) -> None:
-    """Serve a local copy of the Kling API. Nothing is sent to the service and nothing is charged."""
+    """
+    Serve a local copy of the Kling API. Nothing is sent to the service and nothing is charged.
+
+    It listens on this machine only unless told otherwise, and ends with Ctrl-C.
+    """
     import anyio
 
     from kling_async.emulator import EmulatorSettings, Faults

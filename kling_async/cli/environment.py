@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kling_async import Kling
     from kling_async.protocol.events import Event
 
-__all__ = ["Connection", "connects", "load_env_file", "writable_folder"]
+__all__ = ["Connection", "addresses", "connects", "load_env_file", "writable_folder"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CREDENTIALS = ("API_KEY", "ACCESS_KEY", "SECRET_KEY")
@@ -110,11 +110,20 @@ class Connection:
         ]
 
 
+def addresses(command: F) -> F:
+    """Give *command* the options that say where the service is: *base_url* and *region*."""
+    command = click.option("--region", type=click.Choice(["global", "cn"]), help="Region of the account.")(
+        command
+    )
+    return click.option("--base-url", metavar="URL", help="Address of the service, instead of the region's.")(
+        command
+    )
+
+
 def connects(command: F) -> F:
     """Give *command* the options that choose the service; it gets them as *connection*, and `.env` is read."""
 
-    @click.option("--base-url", metavar="URL", help="Address of the service, instead of the region's.")
-    @click.option("--region", type=click.Choice(["global", "cn"]), help="Region of the account.")
+    @addresses
     @functools.wraps(command)
     def connected(*args: Any, base_url: str | None, region: str | None, **kwargs: Any) -> Any:
         load_env_file(Path.cwd() / ".env", os.environ)

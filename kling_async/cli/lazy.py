@@ -6,6 +6,9 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from kling_async.cli import help_text
 
 __all__ = ["LazyGroup"]
 
@@ -47,6 +50,19 @@ class LazyGroup(click.Group):
         near = get_close_matches(name, self._commands_at, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see kling-async --help."
         return f"expected a command, found {name!r}; {hint}"
+
+    def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        """Return the text that `kling-async --help` gives before click is loaded, so that there is one only."""
+        return help_text().rstrip("\n")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of commands without importing any, and the options of the group."""
+        named = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in self._commands_at.items()
+            if name.startswith(incomplete)
+        ]
+        return named + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Write the list of commands without importing any."""

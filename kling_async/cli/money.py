@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-__all__ = ["dollars", "duration", "plural"]
+__all__ = ["dollars", "duration", "in_dollars", "plural"]
 
 # Vendor's price list, 2026-09: one image unit.
 DOLLARS_PER_UNIT = Decimal("0.0035")
@@ -13,6 +13,11 @@ DOLLARS_PER_UNIT = Decimal("0.0035")
 def dollars(units: float | Decimal) -> str:
     """Return the list price of *units* image units."""
     return f"${Decimal(units) * DOLLARS_PER_UNIT:,.2f}"
+
+
+def in_dollars(units: float | Decimal) -> float:
+    """Return the list price of *units* image units as a number, for programs."""
+    return round(float(Decimal(units) * DOLLARS_PER_UNIT), 4)
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from kling_async.cli.voice import Voice
 from kling_async.protocol.tasks import Task
 
-__all__ = ["show_task", "show_tasks", "task_fields"]
+__all__ = ["moment", "show_task", "show_tasks", "task_fields"]
 
 
 def task_fields(task: Task, files: Sequence[Path] = ()) -> dict[str, Any]:
@@ -21,8 +21,8 @@ def task_fields(task: Task, files: Sequence[Path] = ()) -> dict[str, Any]:
         "status": task.status.value,
         "status_message": task.status_message or None,
         "units": None if task.units is None else float(task.units),
-        "created_at": _moment(task.created_at),
-        "updated_at": _moment(task.updated_at),
+        "created_at": moment(task.created_at),
+        "updated_at": moment(task.updated_at),
         "images": [
             {"index": image.index, "url": image.url, "watermark_url": image.watermark_url}
             for image in task.images
@@ -42,7 +42,7 @@ def show_task(task: Task, voice: Voice, files: Sequence[Path] = ()) -> None:
         voice.data(f"external  {task.external_task_id}")
     voice.data(f"status    {task.status.value}{f': {task.status_message}' if task.status_message else ''}")
     if task.created_at:
-        voice.data(f"created   {_moment(task.created_at)}")
+        voice.data(f"created   {moment(task.created_at)}")
     if task.units is not None:
         voice.data(f"units     {float(task.units):g}")
     for file in files:
@@ -55,11 +55,12 @@ def show_tasks(tasks: Sequence[Task], voice: Voice) -> None:
     """Give *tasks* as data, a line each: id, status, units, time, external id."""
     for task in tasks:
         units = "" if task.units is None else f"{float(task.units):g}"
-        created = _moment(task.created_at) or ""
+        created = moment(task.created_at) or ""
         voice.data(
             f"{task.task_id:<20}  {task.status.value:<10}  {units:>5}  {created:<20}  {task.external_task_id}".rstrip()
         )
 
 
-def _moment(value: datetime | None) -> str | None:
+def moment(value: datetime | None) -> str | None:
+    """Return *value* as programs read it."""
     return None if value is None else value.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -5,42 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import click
 
 from kling_async.cli.environment import connects
 from kling_async.cli.intake import shares, takes_pictures
+from kling_async.cli.place import Place
 from kling_async.cli.voice import Voice, finish, speaks
 from kling_async.protocol.naming import TEMPLATE
 
 if TYPE_CHECKING:
     from kling_async.cli.running import Settings
 
-    _ParamType = click.ParamType[Path | str]
-else:
-    _ParamType = click.ParamType  # it takes no type before click 8.2
 
-__all__ = ["Place", "run_command", "spends"]
-
-
-class Place(_ParamType):
-    """A folder, as a path, or the URL of a place in an object store, as text."""
-
-    name = "place"
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,  # noqa: ARG002 - click's signature
-        ctx: click.Context | None,  # noqa: ARG002 - click's signature
-    ) -> Path | str:
-        """Tell them apart by the scheme; a file URL is a folder, and what is neither is told by the run."""
-        text = str(value)
-        if text.lower().startswith("file://"):
-            return Path(url2pathname(urlsplit(text).path))
-        return text if "://" in text else Path(text)
+__all__ = ["run_command", "spends"]
 
 
 _SPENDING = (
@@ -72,8 +50,6 @@ Examples:
   kling-async run jobs.csv -o out --budget 5000 --yes
   kling-async run jobs.csv -o s3://bucket/july --journal july/journal.db --budget 5000
   kling-async run photos -o out --style watercolour.png --prompt "as a painting" --fit auto
-
-Running it again continues where it was left, even by a crash; nothing is paid for twice.
 """,
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
@@ -106,7 +82,8 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     """
     Run MANIFEST (JSONL, CSV, TSV, or a folder of pictures) and save the pictures.
 
-    Shows the target and the cost first and asks once.
+    Shows the target and the cost first and asks once. Running it again continues where it was left, even by a crash;
+    nothing is paid for twice.
     """
     import anyio
 

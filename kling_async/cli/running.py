@@ -13,7 +13,7 @@ import click
 from attrs import define, field, frozen
 
 from kling_async.cli.environment import Connection, writable_folder
-from kling_async.cli.money import dollars, duration, plural
+from kling_async.cli.money import dollars, duration, in_dollars, plural
 from kling_async.cli.voice import Voice, error_fields, reading_manifest
 from kling_async.protocol.naming import TEMPLATE
 
@@ -249,7 +249,7 @@ def summary(ending: Ending, out: Path | str, home: Path) -> dict[str, Any]:
         "fitted": ending.fitted,
         "images": stats.images,
         "units": float(stats.units),
-        "dollars": round(float(stats.units) * 0.0035, 4),
+        "dollars": in_dollars(stats.units),
         "seconds": round(stats.seconds, 3),
         "slot_utilisation": stats.slot_utilisation,
         "out": str(out),

@@ -65,7 +65,11 @@ Examples:
 )
 @click.option("--wait", is_flag=True, help="Wait for the end.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=1800.0, help="Seconds to wait."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1800.0,
+    show_default=True,
+    help="Seconds to wait.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the request, pictures elided; no key, nothing sent.")
 @takes_pictures
@@ -74,7 +78,7 @@ Examples:
 def create_command(
     *, connection: Connection, voice: Voice, dry_run: bool, extra: str | None, **options: Any
 ) -> None:
-    """Create one task and print its id."""
+    """Create one task and print its id; with --wait or -o, wait for its end and show it."""
     waits = {name: options.pop(name) for name in ("out", "wait", "timeout")}
     rules = PictureRules(fit=options.pop("fit"), verify=options.pop("verify"))
     row = {name: value for name, value in options.items() if value is not None} | _extra(extra)
@@ -139,15 +143,17 @@ def get_command(*, task_id: str, connection: Connection, voice: Voice) -> None:
 @click.command(
     name="list", epilog="\b\nExamples:\n  kling-async list --page-size 100\n  kling-async list --all --json"
 )
-@click.option("--page", type=click.IntRange(1, 1000), default=1, show_default=True)
-@click.option("--page-size", type=click.IntRange(1, 500), default=30, show_default=True)
+@click.option("--page", type=click.IntRange(1, 1000), default=1, show_default=True, help="Which page.")
+@click.option(
+    "--page-size", type=click.IntRange(1, 500), default=30, show_default=True, help="Tasks on a page."
+)
 @click.option("--all", "everything", is_flag=True, help="All tasks; one JSON object a line with --json.")
 @speaks
 @connects
 def list_command(
     *, page: int, page_size: int, everything: bool, connection: Connection, voice: Voice
 ) -> None:
-    """List the account's tasks, in the service's order."""
+    """List the account's tasks: id, status, units, time, external id; in the service's order."""
 
     async def one_page() -> None:
         async with connection.open() as kling:
@@ -176,7 +182,7 @@ def list_command(
     type=click.FloatRange(min=0, min_open=True),
     default=1800.0,
     show_default=True,
-    help="Seconds.",
+    help="Seconds to wait.",
 )
 @speaks
 @connects
@@ -203,7 +209,7 @@ async def _wait_all(
                 task = await kling.images.multi_image.handle(task_id).wait(timeout)
                 files = [await image.save(folder) for image in task.images] if folder else []
             except KlingError as error:
-                voice.fail(error)
+                voice.fail(error, task_id=task_id)
                 codes.append(exit_code(error))
             else:
                 show_task(task, voice, files)

@@ -15,7 +15,7 @@ from kling_async.batch.manifest import read_manifest
 from kling_async.batch.upkeep import Status, read_status, retry_failed
 from kling_async.cli.earlier import Command, journal_of
 from kling_async.cli.environment import Connection, connects
-from kling_async.cli.money import dollars, plural
+from kling_async.cli.money import dollars, in_dollars, plural
 from kling_async.cli.run import spends
 from kling_async.cli.running import Settings, refuse_unasked, run_manifest
 from kling_async.cli.voice import Voice, finish, reading_manifest, speaks
@@ -71,7 +71,7 @@ def _status_fields(status: Status, days: float | None) -> dict[str, Any]:
         "failures": dict(status.failures),
         "unfinished": status.unfinished,
         "units": status.units,
-        "dollars": round(status.units * 0.0035, 4),
+        "dollars": in_dollars(status.units),
         "unsaved": status.unsaved,
         "expires_at": status.expires_at.isoformat() if status.expires_at else None,
         "expires_in_days": None if days is None else round(days, 2),

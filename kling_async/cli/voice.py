@@ -42,6 +42,7 @@ from kling_async.errors import (
 __all__ = [
     "ManifestError",
     "Voice",
+    "colours_on_stdout",
     "current_voice",
     "error_fields",
     "exit_code",
@@ -93,7 +94,7 @@ def error_fields(error: KlingError) -> dict[str, object]:
     api = error if isinstance(error, ApiError) else None
     return {
         "type": type(error).__name__,
-        "code": api.code if api else None,
+        "code": api.code or None if api else None,
         "message": str(error),
         "request_id": (api.request_id if api else getattr(error, "request_id", "")) or None,
     }
@@ -133,10 +134,10 @@ class Voice:
         """Tell something that matters even to a quiet caller."""
         self._write(text, "yellow", bold=False)
 
-    def fail(self, error: KlingError) -> None:
-        """Tell an error that ends the command; as data too if the caller reads JSON."""
+    def fail(self, error: KlingError, **about: object) -> None:
+        """Tell an error that ends the command, or what it is *about*; as data too if the caller reads JSON."""
         if self.json:
-            self.emit({"error": error_fields(error)})
+            self.emit({**about, "error": error_fields(error)})
         self._write(f"error: {error}", "red", bold=False)
 
     def data(self, text: str) -> None:
@@ -163,6 +164,11 @@ class Voice:
 def colours(stream: Any) -> bool:
     """Tell whether *stream* shows colours: a terminal, and nobody said no. FORCE_COLOR makes no terminal of a file."""
     return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def colours_on_stdout() -> bool:
+    """Tell whether data may be coloured."""
+    return colours(sys.stdout)
 
 
 def current_voice(ctx: click.Context) -> Voice:

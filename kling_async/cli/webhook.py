@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["webhook_command"]
 
 
-@click.group(name="webhook")
+@click.group(
+    name="webhook",
+    epilog="\b\nExample:\n  kling-async webhook listen --forward-to http://127.0.0.1:8000/kling/hook",
+)
 def webhook_command() -> None:
     """Callbacks of the service, while you work on what receives them."""
 
@@ -37,10 +40,6 @@ def webhook_command() -> None:
 Examples:
   kling-async webhook listen --forward-to http://127.0.0.1:8000/kling/hook
   KLING_WEBHOOK_SECRET=whsec_... kling-async webhook listen --count 1 --json
-
-The service reaches only public addresses: let a tunnel lead to this one, or use kling-async emulator, which posts to
-this machine. What stands below the address is passed on too. With KLING_WEBHOOK_SECRET, set or in .env, only what is
-signed with it is passed on. Ctrl-C ends it: exit 0 if all that came was genuine and delivered, else 1.
 """,
 )
 @click.option(
@@ -48,10 +47,16 @@ signed with it is passed on. Ctrl-C ends it: exit 0 if all that came was genuine
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="0: a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many callbacks.")
+@click.option("--count", type=click.IntRange(min=1), metavar="NUMBER", help="End after so many callbacks.")
 @speaks
 def listen_command(*, voice: Voice, forward_to: str | None, port: int, host: str, count: int | None) -> None:
-    """Receive callbacks, verify and show them, and pass them on."""
+    """
+    Receive callbacks, verify and show them, and pass them on.
+
+    The service reaches only public addresses: let a tunnel lead to this one, or use kling-async emulator, which posts
+    to this machine. What stands below the address is passed on too. With KLING_WEBHOOK_SECRET, set or in .env, only
+    what is signed with it is passed on. Ctrl-C ends it: exit 0 if all that came was genuine and delivered, else 1.
+    """
     import anyio
 
     from kling_async.client.settings import verifier_of

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
@@ -23,7 +24,6 @@ from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
 from kling_async.errors import JournalError, KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
-from kling_async.journal.ledger import Ledger
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Dropped, Recovered, Refused, Retried, Submitted, Waiting
@@ -31,6 +31,9 @@ from kling_async.protocol.fitting import Fitted, PictureRules
 from kling_async.protocol.flows import Doubt, Look, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
+
+if TYPE_CHECKING:
+    from kling_async.journal.ledger import Ledger
 
 __all__ = ["Creation", "Order", "Rules", "Workshop"]
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 
@@ -23,13 +24,15 @@ from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Turnstile, TurnstileClosed, TurnstileMoved
 from kling_async.errors import ConfigError, KlingError
-from kling_async.journal.journal import Journal
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.events import Dropped
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.limits import NeverFits
 from kling_async.protocol.retry import RetryQuota
 from kling_async.transport.stock import Stock
+
+if TYPE_CHECKING:
+    from kling_async.journal.journal import Journal
 
 __all__ = ["Engine"]
 
@@ -85,6 +88,9 @@ class Engine:
         """Return the client's journal, opened at the first call; None if it has none. Raises `JournalError`."""
         if self.journal_path is None or self._journal is not None:
             return self._journal
+        # Late: few clients keep one.
+        from kling_async.journal.journal import Journal
+
         self._opening = self._opening or asyncio.Lock()
         async with self._opening:
             if self._journal is None:

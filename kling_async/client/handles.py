@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import Any
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from attrs import define, field
 
+from kling_async.client.link import Link
+from kling_async.client.queries import Queries
 from kling_async.client.tracked import Tracked
 from kling_async.errors import TaskTimeout
 from kling_async.protocol.endpoints import seconds
 from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.tasks import Task
+
+# Loaded by the clients that keep a journal.
+if TYPE_CHECKING:
+    from kling_async.journal.ledger import Ledger
 
 __all__ = ["DEFAULT_WAIT", "TaskHandle"]
 
@@ -34,9 +40,12 @@ class TaskHandle:
 
     task_id: str
     external_task_id: str
-    _attach: Callable[[], Awaitable[Tracked]] = field(repr=False)
-    _retrieve: Callable[[str], Awaitable[Task]] = field(repr=False)
+    _queries: Queries = field(repr=False)
+    # The account that has the task, once known.
+    _link: Link | None = field(default=None, repr=False)
     _row: Tracked | None = field(default=None, repr=False)
+    # The page of an earlier run, to be closed with the task's end.
+    _ledger: Ledger | None = field(default=None, repr=False)
     fitted: tuple[Fitted, ...] = field(default=(), repr=False)
 
     def __await__(self) -> Generator[Any, None, Task]:
@@ -49,10 +58,14 @@ class TaskHandle:
         Raises `TaskFailed` with the service's reason, `EmptyResult` for a success without pictures, `TaskTimeout`
         after *timeout* seconds (None waits for ever), and `TaskNotFound` if the service no longer knows the task.
         """
-        row = None
-        with anyio.move_on_after(None if timeout is None else seconds("timeout", timeout)):
-            row = await self._tracked()
-            await row.wait()
+        limit = None if timeout is None else seconds("timeout", timeout)
+        row = self._row
+        if row is not None:
+            await row.wait(limit)
+        else:
+            with anyio.move_on_after(limit):
+                row = await self._tracked()
+                await row.wait()
         if row is None or not row.over:
             name = self.task_id or self.external_task_id
             raise TaskTimeout(
@@ -67,7 +80,11 @@ class TaskHandle:
 
     async def refresh(self) -> Task:
         """Ask the service once and return the task as it is now, ended or not."""
-        task = await self._retrieve(self.task_id or self.external_task_id)
+        name = self.task_id or self.external_task_id
+        if self._link is None:
+            self._link, task = await self._queries.find(name)
+        else:
+            task = await self._queries.task(self._link, name)
         self.task_id = task.task_id
         return task
 
@@ -97,7 +114,12 @@ class TaskHandle:
 
     async def _tracked(self) -> Tracked:
         if self._row is None:
-            self._row = await self._attach()
+            if self._ledger is not None:
+                from kling_async.client.pages import attach_page
+
+                self._row = await attach_page(self._queries, self._ledger)
+            else:
+                self._row = await self._queries.attach(self.task_id or self.external_task_id)
             if self._row.task is not None:
                 self.task_id = self._row.task.task_id
         return self._row

@@ -25,16 +25,14 @@ from kling_async.client.queries import Queries
 from kling_async.client.resources import AccountResource, Images
 from kling_async.client.results import Downloads
 from kling_async.client.settings import Account, Settings, gather, proxy_of, shared, verifier_of
-from kling_async.client.sharing import Sharing
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Signer, fingerprint
 from kling_async.protocol.callbacks import Verifier, private_address
-from kling_async.protocol.endpoints import Timeouts, is_loopback, seconds
+from kling_async.protocol.endpoints import Timeouts, count, is_loopback, seconds
 from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.limits import Limit
 from kling_async.protocol.tasks import Task
-from kling_async.slots.store import SlotStore
 from kling_async.transport.downloads import FetchRules
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.larder import Larder
@@ -49,6 +47,8 @@ if TYPE_CHECKING:
     from kling_async.batch.entries import Input
     from kling_async.batch.fetching import Fetched
     from kling_async.batch.upkeep import Recovered
+    from kling_async.client.sharing import Sharing
+    from kling_async.slots.store import SlotStore
 
 __all__ = ["Kling"]
 
@@ -137,8 +137,8 @@ class Kling:
             trust_env=trust_env,
         )
         self._base_url = settings.base_url
-        self._rules = Rules(timeouts=timeouts, retries=_count("max_retries", max_retries), pictures=pictures)
-        turns, larder = Turns(), Larder(_count("picture_cache", picture_cache))
+        self._rules = Rules(timeouts=timeouts, retries=count("max_retries", max_retries), pictures=pictures)
+        turns, larder = Turns(), Larder(count("picture_cache", picture_cache))
         sessions = [Session(connection, session, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         if self._store is not None:
@@ -153,9 +153,12 @@ class Kling:
         caller = sys._getframe(1)  # noqa: SLF001  # to name the line in the warning about a client left open
         self._made_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
         self._is_view = False
+        self._asking: dict[str, Queries] = {}
 
     def _queries(self, path: str) -> Queries:
-        return Queries(self._engine, self._downloads, self._rules, path)
+        if path not in self._asking:
+            self._asking[path] = Queries(self._engine, self._downloads, self._rules, path)
+        return self._asking[path]
 
     @property
     def images(self) -> Images:
@@ -184,10 +187,11 @@ class Kling:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._is_view = True
+        view._asking = {}
         if timeout is not None:
             view._rules = evolve(view._rules, timeouts=Timeouts.of(timeout))
         if max_retries is not None:
-            view._rules = evolve(view._rules, retries=_count("max_retries", max_retries))
+            view._rules = evolve(view._rules, retries=count("max_retries", max_retries))
         now = view._rules.pictures
         if fit is not None or verify is not None:
             view._rules = evolve(view._rules, pictures=_picture_rules(fit or now.fit, verify or now.verify))
@@ -358,6 +362,9 @@ def _share(engine: Engine, store: SlotStore, clock: Clock) -> None:
 def _sharer(
     background: Background, store: SlotStore, clock: Clock, account: str
 ) -> Callable[[str, Limit], Sharing]:
+    # Late: few clients share their slots.
+    from kling_async.client.sharing import Sharing
+
     return lambda model, limit: Sharing(f"{account}:{model}", limit, store, clock, background)
 
 
@@ -377,12 +384,6 @@ def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"
     rules = PictureRules(fit=fit, verify=verify)
     require_pillow(rules)
     return rules
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigError(f"{name}: expected a whole number from 0 up, found {value!r}")
-    return value
 
 
 def _watchers(given: Watcher | Iterable[Watcher] | None) -> tuple[Watcher, ...]:

@@ -10,14 +10,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import define, evolve, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.logs import about
-from kling_async.client.sharing import Sharing
 from kling_async.client.turnstile import Turnstile
 from kling_async.errors import KlingError
 from kling_async.protocol.auth import Sealed, Signer
@@ -29,6 +28,9 @@ from kling_async.protocol.packs import Pack, read_packs, slots_in
 from kling_async.protocol.requests import Request, costs_request
 from kling_async.protocol.slots import Lane, Limit
 from kling_async.transport.sessions import Session
+
+if TYPE_CHECKING:
+    from kling_async.client.sharing import Sharing
 
 __all__ = ["Guard", "Link"]
 

@@ -6,19 +6,15 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, overload
 
 from attrs import define, evolve, field
 
 from kling_async.client.creation import Order
 from kling_async.client.emitter import Emitter
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
-from kling_async.client.pages import attach_page, close_page_with, open_page
 from kling_async.client.queries import Queries
-from kling_async.client.raw import RawReplies
 from kling_async.errors import KlingError
-from kling_async.journal.ledger import Ledger
-from kling_async.journal.storage import Storage
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.events import PicturesFitted
 from kling_async.protocol.fitting import Fitted
@@ -27,6 +23,11 @@ from kling_async.protocol.pictures import Picture
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE, find_request
 from kling_async.protocol.sources import ImageSource
 from kling_async.protocol.tasks import Task
+
+# What keeps a journal, or gives replies as they came, is loaded by the clients that do so.
+if TYPE_CHECKING:
+    from kling_async.client.raw import RawReplies
+    from kling_async.journal.ledger import Ledger
 
 __all__ = ["ImageInput", "MultiImageFields", "MultiImageResource", "prepare"]
 
@@ -141,22 +142,17 @@ class MultiImageResource:
         queries.engine.enter()
         try:
             with queries.engine.claims.claim(external_task_id):
-                ledger = await open_page(queries.engine, job, external_task_id)
+                ledger = await self._page(job, external_task_id)
                 order = await prepare(queries, job, external_task_id, ledger=ledger)
                 link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
         except BaseException as error:
             error.add_note(f"external_task_id: {external_task_id}")
             raise
         if ledger is not None:
+            from kling_async.client.pages import close_page_with
+
             close_page_with(row, ledger)
-        return TaskHandle(
-            row.ask_for,
-            external_task_id,
-            lambda: queries.attach(external_task_id),
-            lambda asked: queries.task(link, asked),
-            row,
-            order.fitted,
-        )
+        return TaskHandle(row.ask_for, external_task_id, queries, link, row, fitted=order.fitted)
 
     @overload
     async def run(
@@ -223,9 +219,7 @@ class MultiImageResource:
     def handle(self, task_or_external_id: str) -> TaskHandle:
         """Attach to a task by either of its ids; nothing is asked before the handle is used."""
         find_request(MultiImage.path, task_or_external_id)
-        return TaskHandle(
-            task_or_external_id, "", lambda: self._queries.attach(task_or_external_id), self._refresh
-        )
+        return TaskHandle(task_or_external_id, "", self._queries)
 
     async def pending(self) -> _Handles:
         """
@@ -237,22 +231,26 @@ class MultiImageResource:
         journal = await self._queries.engine.journal()
         if journal is None:
             return []
+        from kling_async.journal.ledger import Ledger
+        from kling_async.journal.storage import Storage
+
         wall = self._queries.engine.clock.wall
         return [self._left_over(Ledger(journal, record, wall)) for record in await journal.ask(Storage.live)]
 
-    def _left_over(self, ledger: Ledger) -> TaskHandle:
-        queries = self._queries
-        return TaskHandle(
-            ledger.record.task_id,
-            ledger.record.external_task_id,
-            lambda: attach_page(queries, ledger),
-            self._refresh,
-        )
+    async def _page(self, job: MultiImage, external_task_id: str) -> Ledger | None:
+        if self._queries.engine.journal_path is None:
+            return None
+        from kling_async.client.pages import open_page
 
-    async def _refresh(self, asked: str) -> Task:
-        return (await self._queries.find(asked))[1]
+        return await open_page(self._queries.engine, job, external_task_id)
+
+    def _left_over(self, ledger: Ledger) -> TaskHandle:
+        record = ledger.record
+        return TaskHandle(record.task_id, record.external_task_id, self._queries, ledger=ledger)
 
     @property
     def with_raw_response(self) -> RawReplies:
         """The calls that read, returning replies as they came."""
+        from kling_async.client.raw import RawReplies
+
         return RawReplies(self._queries)

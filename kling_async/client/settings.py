@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -12,7 +13,9 @@ from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Credentials, credentials_from, credentials_from_env
 from kling_async.protocol.callbacks import Verifier
 from kling_async.protocol.endpoints import base_url
-from kling_async.slots.store import SlotStore
+
+if TYPE_CHECKING:
+    from kling_async.slots.store import SlotStore
 
 __all__ = ["Account", "Settings", "gather", "proxy_of", "shared", "verifier_of"]
 
@@ -105,6 +108,8 @@ def _slots(value: object) -> int | None:
 
 def shared(value: object) -> SlotStore:
     """Return *value* if it is a store of slots; raises `ConfigError` if not."""
+    from kling_async.slots.store import SlotStore
+
     if not isinstance(value, SlotStore):
         raise ConfigError(
             f'slots: expected "auto", a whole number above 0 or a store of kling_async.slots, found {value!r}'

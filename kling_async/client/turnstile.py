@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
-from kling_async.client.sharing import Share, Sharing
 from kling_async.errors import ApiError, KlingError
 from kling_async.protocol.events import LaneChanged, LaneMoved, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
+
+if TYPE_CHECKING:
+    from kling_async.client.sharing import Share, Sharing
 
 __all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed", "TurnstileMoved"]
 

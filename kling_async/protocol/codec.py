@@ -13,16 +13,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
-from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn
 
 from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 __all__ = [
     "Envelope",
@@ -32,6 +34,7 @@ __all__ = [
     "glimpse",
     "is_end",
     "list_entries",
+    "moment",
     "number",
     "read_envelope",
     "read_task",
@@ -191,7 +194,8 @@ def _index(value: object) -> int | None:
     return int(index) if index is not None and index >= 0 else None
 
 
-def _moment(value: object) -> datetime | None:
+def moment(value: object) -> datetime | None:
+    """Read Unix milliseconds, as number or as text; None for anything else."""
     millis = number(value)
     try:
         return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
@@ -231,12 +235,16 @@ class _WireTask:
     task_result: _WireResult = _WireResult()
 
 
+@cache
 def _lenient() -> Converter:
+    # Late: the first create of a process needs no cattrs, only the first task that is read.
+    from cattrs import Converter
+
     converter = Converter(detailed_validation=False)
     converter.register_structure_hook(str, lambda value, _: text(value))
     converter.register_structure_hook(int | None, lambda value, _: _index(value))
     converter.register_structure_hook(Decimal | None, lambda value, _: number(value))
-    converter.register_structure_hook(datetime | None, lambda value, _: _moment(value))
+    converter.register_structure_hook(datetime | None, lambda value, _: moment(value))
     converter.register_structure_hook_func(
         lambda kind: kind == tuple[_WireImage, ...],
         lambda value, _: tuple(converter.structure(item, _WireImage) for item in _objects(value)),
@@ -248,15 +256,14 @@ def _lenient() -> Converter:
 
 
 def _of_object(converter: Converter, shape: type[Any]) -> Callable[[object, Any], Any]:
+    from cattrs.gen import make_dict_structure_fn
+
     build = make_dict_structure_fn(shape, converter)
     return lambda value, _: build(value if isinstance(value, dict) else {}, shape)
 
 
 def _objects(value: object) -> Iterator[dict[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-
-
-_CONVERTER = _lenient()
 
 
 def read_task_id(data: object, *, request_id: str = "") -> str:
@@ -281,7 +288,7 @@ def read_task(data: object, *, request_id: str = "", keeper: ImageKeeper | None 
 
     Raises `MalformedReply` if it is no object or has no task id: nothing could be asked about such a task.
     """
-    wire: _WireTask = _CONVERTER.structure(data, _WireTask)
+    wire: _WireTask = _lenient().structure(data, _WireTask)
     if not isinstance(data, dict) or not wire.task_id:
         raise _no_task(request_id)
     return Task(

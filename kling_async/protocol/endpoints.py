@@ -10,7 +10,7 @@ from attrs import Attribute, field, frozen
 
 from kling_async.errors import ConfigError
 
-__all__ = ["REGIONS", "Timeouts", "base_url", "is_loopback", "seconds"]
+__all__ = ["REGIONS", "Timeouts", "base_url", "count", "is_loopback", "seconds"]
 
 # Vendor's pages, 2026-09: servers outside and inside mainland China. Keys of one do not work in the other.
 REGIONS = {"global": "https://api-singapore.klingai.com", "cn": "https://api-beijing.klingai.com"}
@@ -61,6 +61,13 @@ def seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigError(f"{name}: expected a number of seconds above 0, found {value!r}")
     return float(value)
+
+
+def count(name: str, value: object) -> int:
+    """Return *value* if it can be a number of things; raises `ConfigError` naming *name* if not."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name}: expected a whole number from 0 up, found {value!r}")
+    return value
 
 
 def _positive(_: object, attribute: Attribute[float], value: float) -> None:

@@ -3,7 +3,7 @@ How fast to ask: the interval between turns, the budget of single requests, and 
 
 The interval is the largest of three: the caller's minimum, a fiftieth of a typical duration (more often would win nothing),
 and what thrift asks for; where callbacks tell of every end, a *stretch* times that. Thrift keeps the requests sent during a mean duration under a line that rises with the tasks in
-flight: 16 for 9 tasks, 25 for 100, 105 for 5,000, that is 1.8, 0.25 and 0.021 a job.
+flight: 16 for 9 tasks, 36 for 50, 25 for 100, 105 for 5,000, that is 1.8, 0.7, 0.25 and 0.021 a job.
 """
 
 from __future__ import annotations
@@ -20,8 +20,18 @@ _LAZIEST = 0.12  # of a mean duration: the longest interval that thrift leads to
 _MEMORY = 0.9  # weight of the earlier turns in the cost of a turn
 _LONGEST_GAP = 20.0  # intervals without a turn that count as such; an idle night says nothing about cost
 # Tasks in flight, and requests allowed during a mean duration. One task may be looked at often, since somebody
-# waits for it; a thousand fill the slots of a large account, where delay is dear and a page shows hundreds.
-_LINE = ((1, 24.0), (9, 16.0), (100, 25.0), (1000, 80.0), (5000, 105.0), (20_000, 300.0), (100_000, 1000.0))
+# waits for it; a thousand fill the slots of a large account, where delay is dear and a page shows hundreds. Fifty are
+# the slots of a usual pack, kept full by looking as often as precision wants.
+_LINE = (
+    (1, 24.0),
+    (9, 16.0),
+    (50, 36.0),
+    (100, 25.0),
+    (1000, 80.0),
+    (5000, 105.0),
+    (20_000, 300.0),
+    (100_000, 1000.0),
+)
 _ROUNDING = 1e-6  # of a token: what rounding may take from a whole one
 _LONGEST_HOLD = 60.0  # seconds without requests after failures
 

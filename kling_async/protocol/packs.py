@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from attrs import field, frozen
 
 from kling_async.errors import MalformedReply
-from kling_async.protocol.codec import code_of, number, text
+from kling_async.protocol.codec import code_of, moment, number, text
 from kling_async.protocol.codes import api_error
 
 __all__ = ["Pack", "read_packs", "slots_in"]
@@ -27,6 +28,7 @@ class Pack:
 
     *remaining* and *total* are units (the vendor says that *remaining* may lag by 12 hours), *status* is `online`,
     `toBeOnline`, `expired` or `runOut`, *slots* the concurrency that its name states.
+    It can be used from *effective_at* to *invalid_at*.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Pack:
     status: str = ""
     total: Decimal | None = None
     remaining: Decimal | None = None
+    effective_at: datetime | None = None
+    invalid_at: datetime | None = None
     raw: Mapping[str, Any] = field(factory=dict, repr=False, eq=False)
 
     @property
@@ -67,6 +71,8 @@ def read_packs(data: object, *, request_id: str = "") -> tuple[Pack, ...]:
             status=text(entry.get("status")),
             total=number(entry.get("total_quantity")),
             remaining=number(entry.get("remaining_quantity")),
+            effective_at=moment(entry.get("effective_time")),
+            invalid_at=moment(entry.get("invalid_time")),
             raw=entry,
         )
         for entry in (entries if isinstance(entries, list) else ())

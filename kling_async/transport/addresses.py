@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-__all__ = ["AddressRefused", "ResultConnector", "is_public", "proxy_for"]
+__all__ = ["AddressRefused", "ResultConnector", "is_public", "proxy_for", "proxy_of_address"]
 
 # Local proxies (Clash, Surge and the like) answer every name with an address of the benchmark range and translate it
 # back; nothing else lives there.
@@ -49,6 +49,11 @@ def proxy_for(url: URL) -> str | None:
     if url.host is None or proxy_bypass(url.host):
         return None
     return getproxies().get(url.scheme)
+
+
+def proxy_of_address(address: str) -> str | None:
+    """Return the proxy that the environment names for *address*, a URL."""
+    return proxy_for(URL(address))
 
 
 class _PublicResolver(AbstractResolver):

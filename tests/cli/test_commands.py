@@ -6,57 +6,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_kit import COMMAND, call, environment, jobs, manifest, picture
-
-HEAVY = ("aiohttp", "asyncio", "rich", "PIL", "attrs", "kling_async.client", "kling_async.batch")
-
-
-def test_help_imports_nothing_heavy() -> None:
-    """Reading the help costs no client, no screen and no pictures."""
-    script = (
-        "import sys\nfrom kling_async.cli import cli\n"
-        "try:\n    cli(['--help'])\nexcept SystemExit:\n    pass\n"
-        f"sys.exit(','.join(name for name in {HEAVY!r} if name in sys.modules) or 0)\n"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment()
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "Exit codes: 0 all succeeded" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "demo",
-        "run",
-        "check",
-        "create",
-        "get",
-        "list",
-        "wait",
-        "status",
-        "fetch",
-        "retry",
-        "recover",
-        "emulator",
-    ],
-)
-def test_each_command_has_help_with_an_example(tmp_path: Path, name: str) -> None:
-    """And the options that all share."""
-    said = call(name, "--help", cwd=tmp_path)
-
-    assert said.code == 0
-    assert f"kling-async {name}" in said.out
-    assert "--json" in said.out
-    assert "--progress" in said.out
+from cli_kit import COMMAND, call, conform, environment, jobs, manifest, picture
 
 
 def test_a_mistyped_command_gets_the_nearest(tmp_path: Path) -> None:
@@ -104,6 +58,35 @@ def test_check_of_a_good_manifest(folder: Path) -> None:
 
     assert (said.code, said.out) == (0, "")
     assert "1 picture given as URL not looked at" in said.err
+
+
+def test_check_tells_what_a_run_has_left(folder: Path, service: Any) -> None:
+    """With -o, what was done or failed costs nothing more; the rest is counted and priced; nothing is sent."""
+    refused = {"key": "no", "subject_images": ["a.png"], "prompt": "[[refuse]]"}
+    path = manifest(folder / "m.jsonl", [*jobs(2), refused])
+    call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    manifest(path, [*jobs(3, n=1), refused, {"key": "late", "subject_images": ["a.png"], "n": 4}])
+    sent = service.creates
+
+    said = call("check", path, "-o", "out", cwd=folder)
+    data = call("check", path, "-o", "out", "--json", cwd=folder).json()
+    whole = call("check", path, "-o", "elsewhere", "--json", cwd=folder).json()
+
+    assert (data["done"], data["failed_before"], data["running"], data["todo"]) == (2, 1, 0, 2)
+    assert (data["images_todo"], data["units_todo"], data["units"]) == (5, 80, 128)
+    assert "5 jobs, 2 done, 1 failed before ('retry' tries again), 2 to do" in said.err
+    assert "cost of what is to do: 5 images x 16 units = 80 units" in said.err
+    assert (whole["todo"], whole["units_todo"]) == (5, 128)
+    assert service.creates == sent
+    assert not (folder / "elsewhere").exists()
+
+
+def test_check_of_a_store_wants_the_journal(folder: Path) -> None:
+    """A store keeps pictures only, so that a price without a journal would be a guess."""
+    said = call("check", manifest(folder / "m.jsonl", jobs(1)), "-o", "s3://bucket/x", cwd=folder)
+
+    assert said.code == 2
+    assert "--journal FILE" in said.err
 
 
 def test_create_get_list_wait(folder: Path, service: Any) -> None:
@@ -223,6 +206,7 @@ def test_the_emulator_serves_until_it_is_interrupted(folder: Path) -> None:
     )
     assert served.stdout is not None
     told = json.loads(served.stdout.readline())
+    conform(told, "emulator")
 
     said = call(
         "create",

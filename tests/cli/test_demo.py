@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_kit import call, environment, results
+from cli_kit import call, conform, environment, results
 
 from kling_async.cli.drawings import PICTURES, draw_picture
 from kling_async.cli.sample import PLANNED_REFUSAL, make_folder, sample_jobs
@@ -32,6 +32,7 @@ def test_the_demo_ends_as_planned_and_can_be_run_again(tmp_path: Path) -> None:
     assert len(files) == 46
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     assert again.json()["skipped"] == 24
+    conform(again.json(), "demo")
 
 
 def test_the_script_of_the_demo_runs(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from attrs import Factory, define
-from cli_kit import COMMAND, call, environment
+from cli_kit import COMMAND, call, conform, environment
 
 from kling_async.protocol.callbacks import sign
 
@@ -73,7 +73,9 @@ def listening(*words: str, cwd: Path, env: Mapping[str, str]) -> Iterator[tuple[
     )
     assert process.stdout is not None
     try:
-        yield process, json.loads(process.stdout.readline())["url"]
+        begin = json.loads(process.stdout.readline())
+        conform(begin, "listening")
+        yield process, begin["url"]
     finally:
         process.kill()
         process.communicate()
@@ -100,7 +102,10 @@ def headers(message_id: str = "m-1") -> dict[str, str]:
 
 def lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     out, _ = process.communicate(timeout=20)
-    return [json.loads(line) for line in out.splitlines()]
+    said = [json.loads(line) for line in out.splitlines()]
+    for line in said:
+        conform(line, "callback")
+    return said
 
 
 @pytest.mark.parametrize("words", [["webhook"], ["webhook", "listen"]])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async.errors import ConfigError
-from kling_async.protocol.endpoints import REGIONS, Timeouts, base_url, is_loopback, seconds
+from kling_async.protocol.endpoints import REGIONS, Timeouts, base_url, count, is_loopback, seconds
 
 
 @pytest.mark.parametrize("text", [None, "", "  "])
@@ -153,3 +153,16 @@ def test_limits_grow_with_the_body() -> None:
     """Eighty megabytes of pictures have four seconds each on top of the request's limit (R23)."""
     assert Timeouts().for_body(0) == 60.0
     assert Timeouts().for_body(80_000_000) == 380.0
+
+
+@pytest.mark.parametrize("value", [0, 1, 10**9])
+def test_count(value: int) -> None:
+    """Whole numbers from 0 up are returned."""
+    assert count("max_retries", value) == value
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, True, "2", None])
+def test_no_count(value: object) -> None:
+    """Anything else is refused under its name."""
+    with pytest.raises(ConfigError, match="max_retries: expected a whole number from 0 up"):
+        count("max_retries", value)
