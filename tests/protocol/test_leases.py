@@ -231,6 +231,17 @@ def test_a_task_told_of_late_goes_to_who_asked_for_it_meanwhile() -> None:
     assert world.tell("b").held == 2
 
 
+def test_who_finds_the_task_while_waiting_leaves_the_queue() -> None:
+    """A claim whose own process tells of the task waits no more, and nothing was taken from anybody."""
+    world = of(2)
+    world.ask("c", ("full", 2))
+    world.ask("a", ("job", 1))
+
+    ruling = world.hold("a", "job")
+
+    assert (ruling.held, ruling.waiting, ruling.lost) == (3, 0, ())
+
+
 def test_a_create_told_of_late_fences_who_asked_meanwhile() -> None:
     """A window that is told of again keeps the new owner from sending, as it did before the book forgot."""
     world = of(2)
