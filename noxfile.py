@@ -94,10 +94,11 @@ def proofs(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def redis(session: nox.Session) -> None:
-    """Test shared slots on this machine's redis-server instead of the Valkey that the tests bring along."""
-    session.install(".[redis]", *group("test"))
+    """Share slots on this machine's redis-server instead of the Valkey that the tests bring along; X1, X2, X5 in short."""
+    session.install(".[images,dask]", *group("arq"))
     named = INSTALLED | {"KLING_TEST_REDIS_SERVER": "redis-server"}
-    session.run(*PYTEST, "tests/slots", "-k", "redis or alike or store", *session.posargs, env=named)
+    places = ("tests/slots", "tests/scale/test_cluster.py", "tests/recipes/test_arq.py")
+    session.run(*PYTEST, *places, "-k", "not memory and not sqlite", *session.posargs, env=named)
 
 
 @nox.session(python=LOWEST)
@@ -236,11 +237,19 @@ def kills(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def scale(session: nox.Session) -> None:
-    """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; some minutes."""
+    """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; six minutes."""
     session.install(".[cli,images,dask]", *group("test"))
     many = INSTALLED | {"KLING_TEST_SCALE": "1000", "KLING_TEST_RULES": "500"}
-    places = ("tests/scale", "tests/slots/test_same_rules.py")
+    places = ("tests/scale", "tests/slots/test_same_rules.py", "tests/simulation")
     session.run("pytest", "--numprocesses=2", "--dist=worksteal", *places, *session.posargs, env=many)
+
+
+@nox.session(python=LOWEST, default=False)
+@nox.parametrize("queue", ["arq", "celery"])
+def recipes(session: nox.Session, queue: str) -> None:
+    """Run the workers of examples/scale on queues."""
+    session.install(".[images,redis]", *group(queue))
+    session.run("pytest", f"tests/recipes/test_{queue}.py", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST, default=False)

@@ -164,7 +164,7 @@ class Counts:
             refusals=use.refusals - self._before.refusals,
             images=self.images,
             slots=sum(turnstile.lane.limit for turnstile in lanes),
-            slots_held=sum(turnstile.lane.held for turnstile in lanes),
+            slots_held=sum(turnstile.held for turnstile in lanes),
             slot_utilisation=(use.held - self._before.held) / offered if offered > 0 else None,
             eta=self._eta(total if stopped_by is None else self.taken, ages, party),
             lag=self._lags / self._timed_ends if self._timed_ends else None,
@@ -178,11 +178,11 @@ class Counts:
         return [turnstile for link in self._engine.links for turnstile in link.lanes.values()]
 
     def _use(self, now: float) -> _Use:
-        lanes = [turnstile.lane for turnstile in self._lanes()]
+        lanes = self._lanes()
         return _Use(
-            held=sum(lane.slot_seconds(now) for lane in lanes),
-            offered=sum(lane.offered_seconds(now) for lane in lanes),
-            refusals=sum(lane.refusals for lane in lanes),
+            held=sum(each.slot_seconds(now) for each in lanes),
+            offered=sum(each.lane.offered_seconds(now) for each in lanes),
+            refusals=sum(each.lane.refusals for each in lanes),
             requests=sum(link.session.requests for link in self._engine.links),
         )
 
@@ -216,7 +216,7 @@ def _lane(turnstile: Turnstile) -> LaneStatistics:
         account=turnstile.account,
         model=turnstile.model,
         slots=lane.limit,
-        held=lane.held,
-        waiting=lane.waiting,
+        held=turnstile.held,
+        waiting=turnstile.waiting,
         refusals=lane.refusals,
     )
