@@ -25,7 +25,8 @@ PROVING = (
 )
 # What the lowest versions of the requirements can break.
 TOUCHING = (
-    *("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/integrations", "tests/transport"),
+    *("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/integrations", "tests/report"),
+    "tests/transport",
     *(f"tests/protocol/test_{name}.py" for name in ("auth", "codec", "jobs", "pages", "tasks")),
 )
 # Its examples use extras, so its code runs in the session of the tests only.
@@ -93,10 +94,11 @@ def proofs(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def redis(session: nox.Session) -> None:
-    """Test shared slots on this machine's redis-server instead of the Valkey that the tests bring along."""
-    session.install(".[redis]", *group("test"))
+    """Share slots on this machine's redis-server instead of the Valkey that the tests bring along; X1, X2, X5 in short."""
+    session.install(".[images,dask]", *group("arq"))
     named = INSTALLED | {"KLING_TEST_REDIS_SERVER": "redis-server"}
-    session.run(*PYTEST, "tests/slots", "-k", "redis or alike or store", *session.posargs, env=named)
+    places = ("tests/slots", "tests/scale/test_cluster.py", "tests/recipes/test_arq.py")
+    session.run(*PYTEST, *places, "-k", "not memory and not sqlite", *session.posargs, env=named)
 
 
 @nox.session(python=LOWEST)
@@ -150,8 +152,15 @@ def web(session: nox.Session) -> None:
 @nox.session(python=LOWEST)
 def browser(session: nox.Session) -> None:
     """Look at pages with a real browser; needs Debian's chromium and chromium-driver."""
-    session.install(".[images]", *group("browser"))
+    session.install(".[cli,images]", *group("browser"))
     session.run(*PYTEST, "tests/browser", *session.posargs, env=INSTALLED)
+
+
+@nox.session(python=LOWEST)
+def notebook(session: nox.Session) -> None:
+    """Execute the notebook among the examples, and a command in a cell, in a kernel without a browser."""
+    session.install(".[cli]", *group("notebook"))
+    session.run("pytest", "tests/notebook", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST)
@@ -167,11 +176,27 @@ def build(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Use the wheel as it would be downloaded: alone first, then with its command line."""
     (built,) = (HERE / "dist").glob("*.whl")
+    _alone(session, built)
+
+
+@nox.session(python=PYTHONS, requires=["build"], default=False)
+@nox.parametrize("kind", ["whl", "tar.gz"], ids=["wheel", "sdist"])
+def installed(session: nox.Session, kind: str) -> None:
+    """Do the same with both distributions on every Python there is, and run the demo; before a release."""
+    (built,) = (HERE / "dist").glob(f"*.{kind}")
+    _alone(session, built)
+    folder = Path(session.create_tmp()) / "demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("kling-async", "demo", str(folder), "--progress", "none", env=INSTALLED)
+
+
+def _alone(session: nox.Session, built: Path) -> None:
     every_name = (
         "import kling_async as k; print(k.__version__, len([getattr(k, name) for name in k.__all__]))"
     )
     session.install(str(built))
     session.run("python", "-c", every_name, env=INSTALLED)
+    session.run("python", "tests/missing_extras.py", env=INSTALLED)
     session.run("kling-async", "--help", success_codes=[3])
     session.install(f"{built}[cli]")
     session.run("kling-async", "--help", silent=True)
@@ -220,11 +245,19 @@ def kills(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST, default=False)
 def scale(session: nox.Session) -> None:
-    """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; some minutes."""
+    """Prove X1 to X12 on clusters of processes: drivers, schedulers, workers and stores that die; six minutes."""
     session.install(".[cli,images,dask]", *group("test"))
     many = INSTALLED | {"KLING_TEST_SCALE": "1000", "KLING_TEST_RULES": "500"}
-    places = ("tests/scale", "tests/slots/test_same_rules.py")
+    places = ("tests/scale", "tests/slots/test_same_rules.py", "tests/simulation")
     session.run("pytest", "--numprocesses=2", "--dist=worksteal", *places, *session.posargs, env=many)
+
+
+@nox.session(python=LOWEST, default=False)
+@nox.parametrize("queue", ["arq", "celery"])
+def recipes(session: nox.Session, queue: str) -> None:
+    """Run the workers of examples/scale on queues."""
+    session.install(".[images,redis]", *group(queue))
+    session.run("pytest", f"tests/recipes/test_{queue}.py", *session.posargs, env=INSTALLED)
 
 
 @nox.session(python=LOWEST, default=False)

@@ -96,6 +96,7 @@ SHORTHANDS = frozenset(
         "Input",
         "Live",
         "MultiImageFields",
+        "StandIn",
         "T",
         "TaskSeconds",
         "TracerProvider",

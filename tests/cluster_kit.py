@@ -50,17 +50,21 @@ class Cluster:
     def start_scheduler(self) -> None:
         """Start the scheduler."""
         options = ("--host", self.address.rpartition(":")[0], "--port", str(self.port), "--no-dashboard")
-        self.scheduler = self._start("dask_scheduler", *options, *self.security)
+        # What only the workers may know, it is not told.
+        told = {name: text for name, text in self.environment.items() if name.startswith("DASK_")}
+        self.scheduler = self._start("dask_scheduler", *options, *self.security, environment=told)
 
     def add_worker(self, *, threads: int = 16, nanny: bool = False) -> subprocess.Popen[bytes]:
         """Start a worker, with a nanny that starts it again if so wished."""
         options = ["--nthreads", str(threads), "--no-dashboard", "--local-directory", str(self.folder)]
         options += ["--nanny" if nanny else "--no-nanny", "--memory-limit", "1GB", "--death-timeout", "60"]
-        worker = self._start("dask_worker", self.address, *options, *self.security)
+        worker = self._start(
+            "dask_worker", self.address, *options, *self.security, environment=self.environment
+        )
         self.workers.append(worker)
         return worker
 
-    def _start(self, program: str, *options: str) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, *options: str, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         path = os.pathsep.join((str(_PACKAGE), str(_TESTS)))
         told = {"DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "%(message)s", "PYTHONPATH": path}
         log = self.folder / f"{program}-{len(self.logs)}.log"
@@ -68,7 +72,7 @@ class Cluster:
         with log.open("wb") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.{program}", *options],
-                env={**os.environ, **self.environment, **told},
+                env={**os.environ, **environment, **told},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,

@@ -33,11 +33,12 @@ def server_program() -> str:
 
 @define(eq=False)
 class Server:
-    """A server process on *port*; keeps its data in *folder* between starts if *durable*."""
+    """A server process on *port*; keeps its data in *folder* between starts if *durable*, is a node if *cluster*."""
 
     port: int
     folder: Path
     durable: bool = False
+    cluster: bool = False
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -57,12 +58,20 @@ class Server:
             str(self.folder),
         ]
         command += ["--save", "", "--appendonly", "yes" if self.durable else "no", "--appendfsync", "always"]
+        if self.cluster:
+            # By itself it would take a port that is ten thousand higher, which there may not be.
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(_free_port())]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 30
         while self.ask("PING") != b"+PONG\r\n":
             assert self.process.poll() is None, "the server has ended"
             assert time.monotonic() < end, "the server does not answer"
             time.sleep(0.02)
+        if self.cluster:
+            assert self.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383") == b"+OK\r\n"
+            while b"cluster_state:ok" not in self.ask("CLUSTER", "INFO"):
+                assert time.monotonic() < end, "the cluster of one node does not form"
+                time.sleep(0.02)
         return self
 
     def ask(self, *words: str) -> bytes:
@@ -85,14 +94,19 @@ class Server:
         self.process.wait()
 
 
-@contextmanager
-def server(*, durable: bool = False) -> Iterator[Server]:
-    """Run a server."""
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def server(*, durable: bool = False, cluster: bool = False) -> Iterator[Server]:
+    """Run a server."""
+    port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
-        running = Server(port, Path(folder), durable).start()
+        running = Server(port, Path(folder), durable, cluster).start()
         try:
             yield running
         finally:

@@ -24,7 +24,7 @@ def _run(folder: Path, *, tests: str, nox: str = "true", demo: str = "true") -> 
     (folder / "README.md").write_text("".join(blocks), encoding="utf-8")
     _program(folder / ".venv" / "bin" / "nox", f"echo sessions: $*\n{nox}")
     # What it would install where it is missing.
-    for name in ("chromium", "chromedriver"):
+    for name in ("chromium", "chromedriver", "redis-server"):
         _program(folder / "bin" / name, "true")
     env = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     result = subprocess.run(

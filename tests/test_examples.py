@@ -19,9 +19,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 
-def _run(name: str, emulator: RunningEmulator, folder: Path) -> str:
+def _run(name: str, emulator: RunningEmulator, folder: Path, *words: str, code: int = 0) -> str:
     result = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / name],
+        [sys.executable, "-W", "error", EXAMPLES / name, *words],
         env=os.environ | emulator.env,
         cwd=folder,
         capture_output=True,
@@ -29,7 +29,7 @@ def _run(name: str, emulator: RunningEmulator, folder: Path) -> str:
         timeout=60,
         check=False,
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (code, "")
     return result.stdout
 
 
@@ -103,6 +103,34 @@ def test_own_tests(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(*plugin, "-W", "error", EXAMPLES / "05_own_tests.py")
 
     result.assert_outcomes(passed=2)
+
+
+def test_style_sweep(kling_emulator: RunningEmulator, tmp_path: Path) -> None:
+    """The sixth example tells the cost first, makes each style with each prompt once, and sorts the files by style."""
+    said = _run("06_style_sweep.py", kling_emulator, tmp_path).splitlines()
+
+    assert said[0] == "8 pictures, at most 128 units"
+    assert kling_emulator.tasks_created == 8
+    assert len(_pictures(tmp_path / "out" / "images")) == 8
+    assert said[-2].split()[:2] == ["watercolour", "out/images/robot-watercolour-dance_0.png"]
+    assert len(said[-1].split()) == 5
+
+
+def test_resume(kling_emulator: RunningEmulator, tmp_path: Path) -> None:
+    """The seventh example is killed on purpose, continues, and has paid for each of its jobs once."""
+    before = _run("07_resume.py", kling_emulator, tmp_path, "crash", code=9)
+    after = _run("07_resume.py", kling_emulator, tmp_path)
+
+    assert before.count("done jug-") == 2
+    assert after.splitlines()[-1].endswith("done by this run")
+    assert "failed" not in after
+    # What was done and what was left: all twelve, whichever had ended at the moment of the crash.
+    assert (
+        len({line.split()[-1] if "before" in line else line.split()[1] for line in after.splitlines()[:-1]})
+        == 12
+    )
+    assert kling_emulator.tasks_created == 12
+    assert len(_pictures(tmp_path / "out" / "images")) == 12
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -18,7 +18,7 @@ from kling_async.batch.runner import Runner
 from kling_async.batch.statistics import Statistics
 from kling_async.client.engine import Engine
 from kling_async.client.queries import Queries
-from kling_async.errors import ConfigError
+from kling_async.errors import ConfigError, KlingError
 
 __all__ = ["Batch", "BatchOptions"]
 
@@ -81,7 +81,9 @@ class Batch:
         """Return where the batch stands; takes no time worth mentioning, at any moment, also after the end."""
         runner = self._runner
         named, ages = runner.waiting.longest(_SHOWN_WAITING), runner.waiting.ages()
-        return runner.counts.statistics(named, ages, runner.party)
+        trouble = runner.error if isinstance(runner.error, KlingError) else runner.party.dismissed
+        stopped_by = None if self._gone.is_set() else trouble
+        return runner.counts.statistics(named, ages, runner.party, stopped_by)
 
     def stop(self) -> None:
         """Submit nothing more; what runs is collected and the iteration ends after it."""

@@ -8,14 +8,14 @@ from decimal import Decimal
 from attrs import define, field, frozen
 
 from kling_async.batch.entries import Entry
-from kling_async.batch.forecast import seconds_left
+from kling_async.batch.forecast import Lifetimes, seconds_left
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
 from kling_async.batch.statistics import AccountStatistics, LaneStatistics, Statistics
 from kling_async.client.engine import Engine
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Turnstile
-from kling_async.errors import BudgetSpent
+from kling_async.errors import BudgetSpent, KlingError
 from kling_async.protocol.tasks import Task, TaskStatus
 
 __all__ = ["Counts"]
@@ -63,10 +63,9 @@ class Counts:
     _before: _Use = field(factory=_Use, init=False)
     _after: _Use | None = field(default=None, init=False)
     _tallies: dict[str, _Tally] = field(factory=dict, init=False)
-    # Sums over the tasks seen to end: how long they were in flight, their slots, and how late their end was seen.
-    _durations: float = field(default=0.0, init=False)
+    # Of the tasks seen to end: how long they were in flight, their slots, and how late their end was seen.
+    _lifetimes: Lifetimes = field(factory=Lifetimes, init=False)
     _lags: float = field(default=0.0, init=False)
-    _ends: int = field(default=0, init=False)
     _weights: int = field(default=0, init=False)
     _timed_ends: int = field(default=0, init=False)
 
@@ -104,8 +103,7 @@ class Counts:
         tally.failed += not good
         tally.units += task.units or 0
         seconds = self._engine.clock.now() - row.since
-        self._durations += seconds
-        self._ends += 1
+        self._lifetimes.add(seconds)
         self._weights += row.expected
         if task.created_at is not None and task.updated_at is not None:
             self._lags += max(0.0, seconds - (task.updated_at - task.created_at).total_seconds())
@@ -131,12 +129,18 @@ class Counts:
         """Jobs that ended, however."""
         return self.succeeded + self.failed + self.skipped
 
-    def statistics(self, waiting_for: dict[str, float], ages: Sequence[float], party: Party) -> Statistics:
+    def statistics(
+        self,
+        waiting_for: dict[str, float],
+        ages: Sequence[float],
+        party: Party,
+        stopped_by: KlingError | None,
+    ) -> Statistics:
         """
         Return where the batch stands.
 
         *waiting_for* names jobs in flight with their seconds; *ages* are the seconds of all tasks in flight, *party*
-        is who holds their slots.
+        is who holds their slots. *stopped_by* is why nothing more is taken from the input.
         """
         now = self._engine.clock.now()
         lanes = self._lanes()
@@ -160,24 +164,25 @@ class Counts:
             refusals=use.refusals - self._before.refusals,
             images=self.images,
             slots=sum(turnstile.lane.limit for turnstile in lanes),
-            slots_held=sum(turnstile.lane.held for turnstile in lanes),
+            slots_held=sum(turnstile.held for turnstile in lanes),
             slot_utilisation=(use.held - self._before.held) / offered if offered > 0 else None,
-            eta=self._eta(total, ages, party),
+            eta=self._eta(total if stopped_by is None else self.taken, ages, party),
             lag=self._lags / self._timed_ends if self._timed_ends else None,
             accounts=tuple(_account(name, tally) for name, tally in self._tallies.items()),
             lanes=tuple(_lane(turnstile) for turnstile in lanes),
             waiting_for=waiting_for,
+            stopped_by=stopped_by,
         )
 
     def _lanes(self) -> list[Turnstile]:
         return [turnstile for link in self._engine.links for turnstile in link.lanes.values()]
 
     def _use(self, now: float) -> _Use:
-        lanes = [turnstile.lane for turnstile in self._lanes()]
+        lanes = self._lanes()
         return _Use(
-            held=sum(lane.slot_seconds(now) for lane in lanes),
-            offered=sum(lane.offered_seconds(now) for lane in lanes),
-            refusals=sum(lane.refusals for lane in lanes),
+            held=sum(each.slot_seconds(now) for each in lanes),
+            offered=sum(each.lane.offered_seconds(now) for each in lanes),
+            refusals=sum(each.lane.refusals for each in lanes),
             requests=sum(link.session.requests for link in self._engine.links),
         )
 
@@ -185,11 +190,10 @@ class Counts:
         if total is None or self._ended is not None:
             return None
         queued = total - self.done - self.dropped - self.in_flight - self.saving
-        if not self._ends:
+        if not self._lifetimes.count:
             return 0.0 if total == self.done + self.dropped else None
-        at_once = self._room(party) * self._ends // self._weights
-        typical = self._durations / self._ends
-        return seconds_left(max(0, queued), ages, typical, free=max(0, at_once - len(ages)))
+        at_once = self._room(party) * self._lifetimes.count // self._weights
+        return seconds_left(max(0, queued), ages, self._lifetimes, free=max(0, at_once - len(ages)))
 
     def _room(self, party: Party) -> int:
         """Say how many slots the jobs of *party* have now, and could have."""
@@ -212,7 +216,7 @@ def _lane(turnstile: Turnstile) -> LaneStatistics:
         account=turnstile.account,
         model=turnstile.model,
         slots=lane.limit,
-        held=lane.held,
-        waiting=lane.waiting,
+        held=turnstile.held,
+        waiting=turnstile.waiting,
         refusals=lane.refusals,
     )

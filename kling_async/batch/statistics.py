@@ -7,6 +7,8 @@ from decimal import Decimal
 
 from attrs import field, frozen
 
+from kling_async.errors import KlingError
+
 __all__ = ["AccountStatistics", "LaneStatistics", "Statistics"]
 
 
@@ -50,7 +52,8 @@ class Statistics:
     long as no task told. It is taken between two durations, the service's and ours, so that clocks may differ; a sample
     is never below 0. *seconds* is since the start; *eta* the seconds to the end, None as long as nobody knows.
     *accounts* counts tasks by account (a job that was split counts once for each task), *lanes* shows what is known of
-    the slots, and *waiting_for* names the jobs in flight for longest, with their seconds.
+    the slots, and *waiting_for* names the jobs in flight for longest, with their seconds. *stopped_by* is why no more
+    jobs are taken, None while they are: `BudgetSpent`, `BatchStopped` after `stop()`, trouble of the account.
     """
 
     seconds: float
@@ -76,6 +79,7 @@ class Statistics:
     accounts: tuple[AccountStatistics, ...] = ()
     lanes: tuple[LaneStatistics, ...] = ()
     waiting_for: Mapping[str, float] = field(factory=dict)
+    stopped_by: KlingError | None = None
 
     @property
     def done(self) -> int:

@@ -18,6 +18,7 @@ COMMANDS = {
     "check": ("kling_async.cli.check", "Check every row and picture of a manifest, and show the cost."),
     "status": ("kling_async.cli.upkeep", "Show where a run stands."),
     "timeline": ("kling_async.cli.timeline", "Draw which task held which slot when, as SVG."),
+    "gallery": ("kling_async.cli.gallery", "Write a run as a page to look at, without network."),
     "retry": ("kling_async.cli.upkeep", "Try again what failed in a run."),
     "fetch": ("kling_async.cli.fetch", "Fetch again what is missing or damaged; costs nothing."),
     "recover": ("kling_async.cli.upkeep", "Rebuild a lost or damaged journal; submits nothing."),

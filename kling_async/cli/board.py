@@ -11,12 +11,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, evolve, field, fields, frozen
 
-from kling_async.batch.outcomes import Failed, Outcome, Succeeded
+from kling_async.batch.forecast import Crowd, Lifetimes, seconds_left
+from kling_async.batch.options import BatchOptions
+from kling_async.batch.outcomes import Failed, Outcome
 from kling_async.batch.statistics import Statistics
-from kling_async.errors import ApiError
+from kling_async.cli.money import duration
+from kling_async.errors import ApiError, BudgetSpent, KlingError, TaskFailed
+from kling_async.protocol.codes import CODES
 from kling_async.protocol.events import (
+    Dropped,
     Event,
     Finished,
     LaneStopped,
@@ -24,6 +29,8 @@ from kling_async.protocol.events import (
     Polled,
     Recovered,
     Refused,
+    Requested,
+    Resumed,
     Retried,
     Saved,
     Submitted,
@@ -37,6 +44,14 @@ RATE_WINDOW = 10.0  # seconds
 KEPT_FAILURES = 8
 # Most important first: a view that has little room shows the first ones.
 _ORDER = {"recovered": 0, "processing": 1, "saving": 2, "waiting": 3}
+# A task that has taken so many times the usual is late, once so many have ended that there is a usual.
+_LATE = 2.0
+_ENOUGH = 5
+_PATIENCE = fields(BatchOptions).task_timeout.default or 0.0
+_STALL = fields(BatchOptions).stall_after.default or 0.0
+
+
+_RUNNING = frozenset({"processing", "recovered"})
 
 
 @define(eq=False)
@@ -46,6 +61,8 @@ class _Job:
     slots: int = 0
     note: str = ""
     task_id: str = ""
+    # When it is tried again, by the clock of the board.
+    again: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -71,7 +88,12 @@ class Failure:
 
 @frozen(kw_only=True)
 class Snapshot:
-    """A run at one moment, as views show it. *eta* is in seconds; None while nobody knows."""
+    """
+    A run at one moment, as views show it.
+
+    *eta* is in seconds; None while nobody knows. *usual* is the median of the tasks that ended, in seconds. *stopped* says
+    why nothing more is sent, by one account or by all, *trouble* why nothing is accepted; empty while everything goes on.
+    """
 
     seconds: float
     total: int | None
@@ -93,6 +115,9 @@ class Snapshot:
     units: float
     budget: int | None
     eta: float | None
+    usual: float | None = None
+    stopped: tuple[str, ...] = ()
+    trouble: str = ""
     jobs: tuple[JobLine, ...] = ()
     failures: tuple[Failure, ...] = ()
 
@@ -106,36 +131,44 @@ class Board:
     """
     Gathers; one for each run.
 
-    *total* counts the jobs to do and *images* their pictures, None while unknown; both may be set later.
+    *total* counts all rows and *todo* those that were not done before, None while unknown. These may be set later, and so
+    may *asked_to_end*: that a person stopped the run.
     """
 
     _clock: Callable[[], float]
     total: int | None = None
-    images: int | None = None
+    todo: int | None = None
+    asked_to_end: bool = field(default=False, kw_only=True)
     on_note: Callable[[str, str], None] | None = None
     _jobs: dict[str, _Job] = field(factory=dict, init=False)
     _failures: deque[Failure] = field(factory=lambda: deque(maxlen=KEPT_FAILURES), init=False)
     _submits: deque[float] = field(factory=deque, init=False)
     _fits: set[Fitted] = field(factory=set, init=False)
+    _stopped: dict[str, str] = field(factory=dict, init=False)
+    # What creates end with since the last one that was answered properly, and since when.
+    _trouble: tuple[str, float] | None = field(default=None, init=False)
     _polls: int = field(default=0, init=False)
     _recovered: int = field(default=0, init=False)
     _saved: int = field(default=0, init=False)
-    _images_ended: int = field(default=0, init=False)
-    _slot_seconds: float = field(default=0.0, init=False)
-    _slots_finished: int = field(default=0, init=False)
+    _tasks: Lifetimes = field(factory=Lifetimes, init=False)
+    _savings: Lifetimes = field(factory=Lifetimes, init=False)
+    _crowd: Crowd = field(factory=Crowd, init=False)
     _changes: dict[type, Callable[[Any], None]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._changes = {
             Waiting: self._waits,
             Submitted: self._submitted,
+            Resumed: self._resumed,
             Refused: self._refused,
             Retried: self._retried,
             Recovered: self._found,
+            Dropped: self._dropped,
+            Requested: self._requested,
             Polled: self._polled,
             Finished: self._finished,
             Saved: self._kept,
-            LaneStopped: self._stopped,
+            LaneStopped: self._lane_stopped,
             PicturesFitted: self._fitted,
         }
 
@@ -147,25 +180,23 @@ class Board:
 
     def end(self, outcome: Outcome) -> None:
         """Note that a job ended."""
-        self._jobs.pop(outcome.key, None)
-        if isinstance(outcome, Succeeded | Failed) and outcome.job is not None:
-            self._images_ended += outcome.job.n
+        job = self._jobs.pop(outcome.key, None)
+        if job is not None and job.status == "saving":
+            self._savings.add(self._clock() - job.since)
+        elif job is not None and job.status in _RUNNING:
+            self._crowd.change(-1, self._clock())  # given up
         if isinstance(outcome, Failed):
             error = outcome.error
-            short = (
-                f"{error.code}: {error.remedy or error.message}"
-                if isinstance(error, ApiError)
-                else str(error)
-            )
-            self._failures.append(Failure(key=outcome.key, message=str(error), short=short))
+            self._failures.append(Failure(key=outcome.key, message=str(error), short=_short(error)))
 
     def snapshot(self, statistics: Statistics) -> Snapshot:
         """Return where the run stands."""
         now = self._clock()
         while self._submits and self._submits[0] < now - RATE_WINDOW:
             self._submits.popleft()
-        lines = [_line(key, job, now) for key, job in self._jobs.items()]
-        lines.sort(key=lambda line: (_ORDER.get(line.status, 9), -line.age))
+        usual = self._tasks.curve().typical() if self._tasks.count else None
+        lines = [self._line(key, job, now, usual) for key, job in self._jobs.items()]
+        lines.sort(key=lambda line: (_ORDER.get(line.status, 9), not line.note, -line.age))
         return Snapshot(
             seconds=statistics.seconds,
             total=self.total if self.total is not None else statistics.total,
@@ -187,34 +218,64 @@ class Board:
             units=float(statistics.units),
             budget=statistics.budget,
             eta=self._eta(statistics, now),
+            usual=usual,
+            stopped=self._why_stopped(statistics),
+            trouble=self._what_troubles(now) if statistics.queued else "",
             jobs=tuple(lines),
             failures=tuple(self._failures),
         )
 
-    def _eta(self, statistics: Statistics, now: float) -> float | None:
-        """
-        Return the seconds to the end: slot-seconds that are left, over the slots that are used on average.
+    def _why_stopped(self, statistics: Statistics) -> tuple[str, ...]:
+        whole = statistics.stopped_by
+        if self.asked_to_end:
+            return ("as you asked, nothing more is sent; what runs is paid for and collected",)
+        if isinstance(whole, BudgetSpent):
+            return (f"no more rows are taken: {whole}",)
+        if whole is not None:
+            return (f"nothing more is sent: {_short(whole)}",)
+        return tuple(f"{account}: nothing more is sent: {why}" for account, why in self._stopped.items())
 
-        The slot-seconds one picture takes are learned from finished tasks. Counting ended jobs alone would be wrong by a
-        task's length at the start of a run and by more at its end.
-        """
-        if self.images is None or not self._slots_finished or statistics.slot_utilisation is None:
+    def _what_troubles(self, now: float) -> str:
+        if self._trouble is None:
+            return ""
+        what, since = self._trouble
+        end = f"after {duration(_STALL)} of this the run ends, and can be resumed"
+        return f"nothing was accepted for {duration(now - since)}: {what}; {end}"
+
+    def _eta(self, statistics: Statistics, now: float) -> float | None:
+        ended = statistics.succeeded + statistics.failed
+        begun = ended + statistics.in_flight + statistics.saving
+        queued = statistics.queued
+        going_on = statistics.stopped_by is None and not self.asked_to_end
+        if going_on and self.todo is not None:
+            queued = max(queued, self.todo - begun)
+        elif going_on and statistics.total is None:
             return None
-        if statistics.done == self.total:
+        if not self._tasks.count or (not queued and ended == begun):
             return None
-        each = self._slot_seconds / self._slots_finished
-        running = [job for job in self._jobs.values() if job.status in {"processing", "recovered"}]
-        ages = [(job.slots, max(each - (now - job.since), each / 20)) for job in running]
-        saving = sum(job.slots for job in self._jobs.values() if job.status == "saving")
-        ahead = max(0, self.images - self._images_ended - saving - sum(slots for slots, _ in ages))
-        used = max(1.0, statistics.slots * statistics.slot_utilisation)
-        left = (ahead * each + sum(slots * seconds for slots, seconds in ages)) / used
-        # Nobody ends before the last task that runs, or that is still to be sent.
-        return max(left, each if ahead else 0.0, *(seconds for _, seconds in ages), 0.0)
+        ages = [now - job.since for job in self._jobs.values() if job.status in _RUNNING]
+        free = round(self._crowd.usual(now)) - len(ages)
+        left = seconds_left(queued, ages, self._tasks, free=max(0, free)) if queued or ages else 0.0
+        return left + (self._savings.curve().mean if self._savings.count else 0.0)
+
+    def _line(self, key: str, job: _Job, now: float, usual: float | None) -> JobLine:
+        age, note = now - job.since, job.note
+        if job.again > now:
+            note += f", next try in {duration(job.again - now)}"
+        elif job.status in _RUNNING and usual and self._tasks.count >= _ENOUGH and age > _LATE * usual:
+            late = f"late: usually {duration(usual)}, given up after {duration(_PATIENCE)}"
+            note = f"{note}; {late}" if note else late
+        return JobLine(key=key, status=job.status, slots=job.slots, age=age, note=note, task_id=job.task_id)
 
     def _say(self, key: str, text: str) -> None:
         if self.on_note is not None:
             self.on_note(key, text)
+
+    def _run(self, key: str, job: _Job) -> None:
+        before = self._jobs.get(key)
+        self._jobs[key] = job
+        if before is None or before.status not in _RUNNING:
+            self._crowd.change(1, self._clock())
 
     # What each event changes.
 
@@ -224,30 +285,42 @@ class Board:
     def _submitted(self, event: Submitted) -> None:
         now = self._clock()
         self._submits.append(now)
+        self._stopped.pop(event.account, None)
+        self._trouble = None
         before = self._jobs.get(event.key)
         found = before is not None and before.status == "recovered"
         note = before.note if before is not None and found else ""
         status = "recovered" if found else "processing"
-        self._jobs[event.key] = _Job(status, now, event.slots, note, event.task_id)
+        self._run(event.key, _Job(status, now, event.slots, note, event.task_id))
+
+    def _resumed(self, event: Resumed) -> None:
+        note = "sent by an earlier run"
+        self._run(event.key, _Job("processing", self._clock(), note=note, task_id=event.task_id))
 
     def _refused(self, event: Refused) -> None:
         job = self._jobs.setdefault(event.key, _Job("waiting", self._clock()))
         reason = "no free slot" if event.code == 1303 else "requests too fast"
-        when = f", next try in {event.pause:.1f} s" if event.pause else ""
-        job.note = f"{event.code}: {reason}, the refusal is free{when}"
+        job.note = f"{event.code}: {reason}, the refusal is free"
+        job.again = self._clock() + (event.pause or 0.0)
         self._say(event.key, job.note)
 
     def _retried(self, event: Retried) -> None:
         job = self._jobs.setdefault(event.key, _Job("waiting", self._clock()))
-        code = f"{event.error.code} " if isinstance(event.error, ApiError) and event.error.code else ""
-        job.note = f"{code}{type(event.error).__name__}: try {event.attempt + 1} in {event.pause:.1f} s"
+        job.note = f"{_short(event.error)} (try {event.attempt})"
+        job.again = self._clock() + event.pause
+        self._say(event.key, job.note)
 
     def _found(self, event: Recovered) -> None:
         self._recovered += 1
-        job = self._jobs.setdefault(event.key, _Job("recovered", self._clock()))
-        job.status = "recovered"
-        job.note = "reply lost after sending; found by its external id, not sent twice"
-        self._say(event.key, job.note)
+        job = self._jobs.get(event.key) or _Job("recovered", self._clock())
+        note = "reply lost after sending; found by its external id, not sent twice"
+        self._run(event.key, evolve(job, status="recovered", note=note, again=0.0))
+        self._say(event.key, note)
+
+    def _dropped(self, event: Dropped) -> None:
+        job = self._jobs.get(event.key)
+        if job is not None and job.status == "waiting":
+            del self._jobs[event.key]
 
     def _fitted(self, event: PicturesFitted) -> None:
         for each in event.fitted:
@@ -256,30 +329,46 @@ class Board:
                 self._fits.add(each)
                 self._say(event.key, f"made to fit: {each}")
 
+    def _requested(self, event: Requested) -> None:
+        if event.route != "create":
+            return
+        told = str(event.error) if event.error is not None else _outage(event.code, event.status)
+        since = self._trouble[1] if self._trouble else self._clock()
+        self._trouble = (told, since) if told else None
+
     def _polled(self, event: Polled) -> None:
         self._polls += event.requests
 
     def _finished(self, event: Finished) -> None:
         job = self._jobs.get(event.key)
-        if job is None:
+        if job is None or job.status not in _RUNNING:
             return
-        self._slot_seconds += job.slots * event.seconds
-        self._slots_finished += job.slots
-        job.status, job.since = "saving", self._clock()
+        now = self._clock()
+        self._tasks.add(event.seconds)
+        self._crowd.change(-1, now)
+        if self._tasks.count == 1:
+            # Until now the slots were filling.
+            self._crowd.begin(now)
+        self._jobs[event.key] = evolve(job, status="saving", since=now, note="")
 
     def _kept(self, _event: Saved) -> None:
         self._saved += 1
 
-    def _stopped(self, event: LaneStopped) -> None:
+    def _lane_stopped(self, event: LaneStopped) -> None:
+        self._stopped[event.account] = _short(event.error)
         self._say("", f"{event.account}: nothing more is sent: {event.error}")
 
 
-def _line(key: str, job: _Job, now: float) -> JobLine:
-    return JobLine(
-        key=key,
-        status=job.status,
-        slots=job.slots,
-        age=now - job.since,
-        note=job.note,
-        task_id=job.task_id,
-    )
+def _short(error: KlingError) -> str:
+    """Return what happened, by its code if there is one, and what to do."""
+    if isinstance(error, TaskFailed):
+        return f"the service says: {error.reason} (not charged; `retry` makes it anew)"
+    return f"{error.code}: {error.remedy or error.message}" if isinstance(error, ApiError) else str(error)
+
+
+def _outage(code: int, status: int) -> str:
+    """Say what keeps the service from answering; empty if it answered, whatever it said of the job."""
+    if code < 5000 and (code or status < 500):
+        return ""
+    row = CODES.get(code)
+    return f"{code}: {row.meaning}" if row else f"HTTP {status}"

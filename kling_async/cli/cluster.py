@@ -120,7 +120,10 @@ class _Teller:
 
 
 def _report(settings: Settings, driver: Driver, voice: Voice, error: KlingError | None, code: int) -> int:
+    from kling_async.cli.gallery import write_at_the_end
+
     counts = driver.counts
+    gallery = write_at_the_end(settings.home, sum(counts.values()) - counts["unfinished"], voice)
     undone = counts["failed"] + counts["failed before"] + counts["unfinished"]
     code = code or (SOME_FAILED if undone else 0)
     if voice.json:
@@ -141,6 +144,8 @@ def _report(settings: Settings, driver: Driver, voice: Voice, error: KlingError 
         f"{plural(counts['succeeded'], 'job')} done, {counts['failed']:,} failed, {counts['done before']:,} done before",
         bold=True,
     )
+    if gallery is not None:
+        voice.say(f"gallery   {gallery.page}")
     if error is not None:
         voice.warn(f"error: {error}")
     if code:

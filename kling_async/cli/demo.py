@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kling_async.cli.estimate import Estimate
     from kling_async.cli.views import View
     from kling_async.emulator import Emulator
+    from kling_async.report.gallery import Written
 
 __all__ = ["demo_command"]
 
@@ -92,6 +93,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     from kling_async.cli.driver import Orders, drive, monotonic
     from kling_async.cli.earlier import Command, journal_of
     from kling_async.cli.estimate import estimate
+    from kling_async.cli.gallery import write_at_the_end
     from kling_async.cli.voice import reading_manifest
     from kling_async.client.kling import Kling
 
@@ -103,7 +105,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     with reading_manifest():
         rows = read_manifest(manifest)
         todo, whole = estimate(manifest, journal_of(folder)), estimate(manifest)
-    board = Board(monotonic, todo.rows, todo.images)
+    board = Board(monotonic, todo.rows, todo.todo)
     async with (
         emulated_service() as emulator,
         Kling(
@@ -123,9 +125,10 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
         ending = await drive(kling, orders, board, _view(voice, svg), voice)
         twice = len(emulator.tasks) - ending.statistics.creates
     code = _code(ending, manifest)
+    gallery = write_at_the_end(folder, ending.statistics.done, voice)
     if voice.json:
-        voice.emit(summary(ending, folder, folder) | {"exit_code": code})
-    _say_end(folder, ending, whole, twice=twice, voice=voice)
+        voice.emit(summary(ending, folder, folder, gallery) | {"exit_code": code})
+    _say_end(folder, ending, whole, twice=twice, gallery=gallery, voice=voice)
     return code
 
 
@@ -164,7 +167,9 @@ def _planned(failed: Failed) -> bool:
     return marked and isinstance(failed.error, ContentRefusal)
 
 
-def _say_end(folder: Path, ending: Ending, whole: Estimate, *, twice: int, voice: Voice) -> None:
+def _say_end(
+    folder: Path, ending: Ending, whole: Estimate, *, twice: int, gallery: Written | None, voice: Voice
+) -> None:
     stats = ending.statistics
     voice.say()
     if ending.statistics.skipped == ending.statistics.done:
@@ -186,6 +191,7 @@ def _say_end(folder: Path, ending: Ending, whole: Estimate, *, twice: int, voice
         why = "planned refusal: " if _planned(failed) else ""
         voice.say(f"  {failed.key}: {why}{failed.error}")
     lines: list[tuple[str, Any]] = [
+        *([("gallery", f"{folder / gallery.page.name}  (open this)")] if gallery else []),
         ("pictures", f"{folder / 'images'}"),
         ("results", f"{folder / 'results.jsonl'}  (a line for each job)"),
         ("again", f"kling-async demo {folder}  (only what is left)"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from kling_async.batch.batch import Batch
 from kling_async.batch.manifest import BadRow, Row
@@ -105,6 +105,7 @@ class _Drive:
 
     def ask_to_end(self) -> None:
         running = self.batch.statistics().in_flight
+        self.board.asked_to_end = True
         self.batch.stop()
         self.voice.warn(
             f"stopping: nothing more is sent, {running} running are paid for and collected; again to leave at once"
@@ -172,7 +173,8 @@ async def drive(
                             group.start_soon(_in_thread, beside)
                         await run.collect()
                         group.cancel_scope.cancel()
-        view.show(board.snapshot(batch.statistics()))
+        # It is over, so nothing is left, even if rows are.
+        view.show(evolve(board.snapshot(batch.statistics()), eta=None))
     finally:
         view.stop()
     return Ending(

@@ -21,7 +21,7 @@ class Estimate:
     """
     The rows of a manifest: *done*, *failed* or *running* since an earlier run, and *todo*.
 
-    *images* is what the rows to do ask for at most; *running_images* is paid for already.
+    *images* is what the rows to do ask for at most.
     """
 
     done: int = 0
@@ -29,7 +29,6 @@ class Estimate:
     running: int = 0
     todo: int = 0
     images: int = 0
-    running_images: int = 0
 
     @property
     def rows(self) -> int:
@@ -71,7 +70,6 @@ def estimate(
             group = states.of(key) or "todo"
             setattr(found, group, getattr(found, group) + 1)
             found.images += images if group == "todo" else 0
-            found.running_images += images if group == "running" else 0
     return found
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kling_async.cli.earlier import Command
     from kling_async.cli.estimate import Estimate
     from kling_async.client.kling import Kling
+    from kling_async.report.gallery import Written
 
 __all__ = ["Counting", "Settings", "banner", "refuse_unasked", "run_manifest", "summary"]
 
@@ -227,7 +228,7 @@ class Counting:
     def count(self) -> None:
         """Count, and tell the board; blocks."""
         found = self._work()
-        self._board.total, self._board.images = found.rows, found.images + found.running_images
+        self._board.total, self._board.todo = found.rows, found.todo + found.running
         self.result = found
 
     async def begin(self, *, wait: bool) -> None:
@@ -238,8 +239,8 @@ class Counting:
             await anyio.to_thread.run_sync(self.count, abandon_on_cancel=True)
 
 
-def summary(ending: Ending, out: Path | str, home: Path) -> dict[str, Any]:
-    """Return the end of a run as data; *home* is the folder of its results."""
+def summary(ending: Ending, out: Path | str, home: Path, gallery: Written | None = None) -> dict[str, Any]:
+    """Return the end of a run as data; *home* is the folder of its results, *gallery* its page if there is one."""
     stats = ending.statistics
     return {
         "succeeded": stats.succeeded,
@@ -254,6 +255,7 @@ def summary(ending: Ending, out: Path | str, home: Path) -> dict[str, Any]:
         "slot_utilisation": stats.slot_utilisation,
         "out": str(out),
         "results": str(home / "results.jsonl"),
+        "gallery": str(gallery.page) if gallery else None,
         "error": error_fields(ending.error) if ending.error else None,
         "interrupted": ending.interruption.signal is not None,
         "exit_code": ending.exit_code,
@@ -261,9 +263,12 @@ def summary(ending: Ending, out: Path | str, home: Path) -> dict[str, Any]:
 
 
 def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
+    from kling_async.cli.gallery import write_at_the_end
+
     stats = ending.statistics
+    gallery = write_at_the_end(settings.home, stats.done, voice)
     if voice.json:
-        voice.emit(summary(ending, settings.out, settings.home))
+        voice.emit(summary(ending, settings.out, settings.home, gallery))
     free = " (emulated)" if settings.emulator else ""
     voice.say(
         f"{plural(stats.succeeded, 'job')} done, {plural(stats.images, 'image')} in {duration(stats.seconds)}, "
@@ -278,6 +283,8 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
         voice.say(f"{plural(ending.fitted, 'picture')} changed to fit the rules; each is told in the results")
     voice.say(f"pictures  {str(settings.out).rstrip('/')}/images")
     voice.say(f"results   {settings.home / 'results.jsonl'}")
+    if gallery is not None:
+        voice.say(f"gallery   {gallery.page}")
     if ending.error is not None:
         voice.warn(f"error: {ending.error}")
     if ending.error is not None or ending.interruption.signal is not None:

@@ -24,6 +24,7 @@ references/    ten pictures drawn on this machine; they belong to nobody else
 jobs.jsonl     24 jobs of two images each; the one with {PLANNED_REFUSAL} is there to be refused
 run.py         the same in Python
 images/        what came out
+gallery.html   all of it to look at, in a browser
 results.jsonl  a line for each job that ended
 journal.db     the state of every job; with it, the same command continues
 """

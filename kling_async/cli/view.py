@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kling_async.cli.board import Snapshot
 
-__all__ = ["View"]
+__all__ = ["View", "printable"]
 
 
 class View(Protocol):
@@ -25,3 +25,8 @@ class View(Protocol):
 
     def stop(self) -> None:
         """End; nothing is shown any more."""
+
+
+def printable(text: str) -> str:
+    """Return *text* in one line, and without what would move a terminal's cursor or change its colours."""
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -8,14 +8,17 @@ import sys
 
 import click
 
-from kling_async.cli.board import Snapshot
+from kling_async.cli.board import JobLine, Snapshot
 from kling_async.cli.money import dollars, duration
-from kling_async.cli.view import View
+from kling_async.cli.view import View, printable
 from kling_async.cli.voice import Voice
 
 __all__ = ["JsonView", "NoView", "PlainView", "View", "choose_view"]
 
 _STRAGGLERS = 3
+_LONGEST_PAUSE = 60.0  # seconds
+# Jupyter sets the second for its kernels.
+_NOT_WATCHED = ("CI", "JPY_PARENT_PID")
 
 
 class NoView:
@@ -37,10 +40,10 @@ class NoView:
 
 
 class PlainView:
-    """A line every few seconds and one for each failure; for logs, pipes and CI."""
+    """A line now and then, every few seconds at first and every minute later, and one for each failure; for logs, pipes and CI."""
 
     def __init__(self, voice: Voice, *, emulated: bool, every: float = 5.0) -> None:
-        self.every = every
+        self.every = self._first = every
         self._voice = voice
         self._emulated = emulated
         self._failed = 0
@@ -53,7 +56,7 @@ class PlainView:
         """Write one line, and one for each failure since the last."""
         fresh = min(shot.failed - self._failed, len(shot.failures))
         for failure in shot.failures[len(shot.failures) - fresh :] if fresh else ():
-            self._voice.say(f"  failed {failure.key}: {failure.message}", colour="red")
+            self._voice.say(f"  failed {failure.key}: {printable(failure.message)}", colour="red")
         if shot.failed - self._failed > fresh:
             self._voice.say(
                 f"  failed: {shot.failed - self._failed - fresh} more, see results.jsonl", colour="red"
@@ -61,6 +64,8 @@ class PlainView:
         self._failed = shot.failed
         if shot.done or shot.running or shot.seconds > 1:
             self._voice.say(plain_line(shot, emulated=self._emulated))
+        # A log of ten hours needs no line for every five seconds of them.
+        self.every = max(self._first, min(_LONGEST_PAUSE, shot.seconds / 10))
 
     def note(self, key: str, text: str) -> None:
         """Write what happened, the same thing of the same job once."""
@@ -84,6 +89,8 @@ def plain_line(shot: Snapshot, *, emulated: bool) -> str:
         f"slots {shot.slots_held}/{shot.slots or '?'}",
         f"{shot.units:,.0f} units ≈ {dollars(shot.units)}{' emulated' if emulated else ''}",
         f"about {duration(round(shot.eta))} left" if shot.eta else "",
+        *shot.stopped,
+        shot.trouble,
         _stragglers(shot),
     ]
     return "  ".join(part for part in parts if part)
@@ -91,15 +98,17 @@ def plain_line(shot: Snapshot, *, emulated: bool) -> str:
 
 def _stragglers(shot: Snapshot) -> str:
     """Name what the run waits for when nothing else is left to do."""
-    if (
-        shot.waiting
-        or not shot.running
-        or shot.total is None
-        or shot.done + shot.running + shot.saving < shot.total
-    ):
+    under_way = shot.running + shot.saving
+    if not under_way or shot.waiting or (shot.total or 0) > shot.done + under_way:
         return ""
-    named = [f"{job.key} ({duration(job.age)})" for job in shot.jobs[:_STRAGGLERS]]
-    return f"waiting for {', '.join(named)}" if named else ""
+    named = [f"{job.key} ({_how(job)})" for job in shot.jobs[:_STRAGGLERS]]
+    more = f" and {under_way - len(named):,} more" if under_way > len(named) else ""
+    return f"waiting for {', '.join(named)}{more}" if named else ""
+
+
+def _how(job: JobLine) -> str:
+    told = ", ".join(filter(None, (duration(job.age), printable(job.note))))
+    return f"saving {told}" if job.status == "saving" else told
 
 
 class JsonView:
@@ -136,12 +145,13 @@ def choose_view(voice: Voice, *, emulated: bool, every: float = 5.0) -> View:
     """
     Return the view that *voice* asks for; *every* is the pause between plain lines, in seconds.
 
-    `auto` is live on a terminal that can move its cursor, outside CI, and plain lines elsewhere.
+    `auto` is live on a terminal that can move its cursor, outside CI, and plain lines elsewhere. A notebook gives `!commands`
+    a terminal, too, but one that writes each picture below the last.
     """
     able = sys.stderr.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
     kind = voice.progress
     if kind == "auto":
-        kind = "live" if able and not os.environ.get("CI") else "plain"
+        kind = "live" if able and not any(map(os.environ.get, _NOT_WATCHED)) else "plain"
     if kind == "live" and able:
         from kling_async.cli.live import LiveView
 

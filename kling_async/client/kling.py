@@ -37,6 +37,7 @@ from kling_async.transport.downloads import FetchRules
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.larder import Larder
 from kling_async.transport.sessions import Connection, Session
+from kling_async.transport.stand_in import StandIn, StandInSession, lent
 from kling_async.transport.stock import Stock
 from kling_async.transport.turns import Turns
 
@@ -64,8 +65,8 @@ class Kling:
     *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it; or a
     store of `kling_async.slots` that shares them with other processes.
     *timeout* is the seconds of one request or a `Timeouts`; waits for tasks have their own. *max_retries* counts
-    repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp)
-    is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
+    repetitions of what can heal; 0 means none. *min_poll_interval* is in seconds. A borrowed *session* (of aiohttp,
+    or in tests a `ScriptedTransport`) is never closed. *journal* is a file that keeps the state of every single `create()`, so that after a crash
     `images.multi_image.pending()` has the handles of what was left. *on_event*, sync or async, is told what happens;
     several may be given as a list.
 
@@ -96,7 +97,7 @@ class Kling:
         timeout: float | Timeouts | None = None,
         max_retries: int = 2,
         min_poll_interval: float = 0.5,
-        session: aiohttp.ClientSession | None = None,
+        session: aiohttp.ClientSession | StandIn | None = None,
         proxy: str | None = None,
         trust_env: bool = True,
         journal: str | PathLike[str] | None = None,
@@ -129,7 +130,8 @@ class Kling:
             del proxy, base_url, webhook_secret
         watchers, pictures = _watchers(on_event), _picture_rules(fit, verify)
         timeouts = Timeouts.of(timeout)
-        clock = self._clock
+        way = lent(session)
+        clock = Clock.hurried(way.pace) if isinstance(way, StandInSession) else self._clock
         fetch = FetchRules(
             timeout=timeouts.download,
             allow_private=is_loopback(settings.base_url),
@@ -139,11 +141,11 @@ class Kling:
         self._base_url = settings.base_url
         self._rules = Rules(timeouts=timeouts, retries=count("max_retries", max_retries), pictures=pictures)
         turns, larder = Turns(), Larder(count("picture_cache", picture_cache))
-        sessions = [Session(connection, session, larder, turns) for _ in settings.accounts]
+        sessions = [Session(connection, way, larder, turns) for _ in settings.accounts]
         self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
         if self._store is not None:
             _share(self._engine, self._store, clock)
-        self._downloads = Downloads.under(fetch, clock, self._engine.emitter)
+        self._downloads = Downloads.under(fetch, clock, self._engine.emitter, way)
         self._engine.journal_path = None if journal is None else Path(journal)
         self._engine.stock = Stock(larder)
         self._callbacks = _callbacks(self._engine, callback_url, verifier)

@@ -25,6 +25,7 @@ from kling_async.transport.downloads import FetchRules
 from kling_async.transport.files import FolderShelf
 from kling_async.transport.results import ResultSession
 from kling_async.transport.shelves import SavedFile, Shelf
+from kling_async.transport.stand_in import StandInSession
 
 __all__ = ["Downloads", "Keeper", "gone"]
 
@@ -61,9 +62,10 @@ class Downloads:
     _limiter: anyio.CapacityLimiter | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def under(cls, rules: FetchRules, clock: Clock, emitter: Emitter) -> Downloads:
-        """Fetch pictures under *rules*."""
-        return cls(ResultSession(rules, 2 * _AT_ONCE), clock, emitter)
+    def under(cls, rules: FetchRules, clock: Clock, emitter: Emitter, way: object = None) -> Downloads:
+        """Fetch pictures under *rules*, or through *way* if that stands in for every host there is."""
+        stand_in = way if isinstance(way, StandInSession) else None
+        return cls(ResultSession(rules, 2 * _AT_ONCE, stand_in), clock, emitter)
 
     async def save(self, url: str, shelf: Shelf, stem: str, *, full: bool = False) -> SavedFile:
         """Put the picture at *url* onto *shelf* as *stem* with the extension of its content; *full* decodes it first."""

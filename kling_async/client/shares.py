@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container
 
 from attrs import Factory, define, field
 
 from kling_async.errors import KlingError
 from kling_async.protocol.claims import Claim, Opening, Refusal, Report, Ruling
 
-__all__ = ["News", "Share"]
+__all__ = ["Meter", "News", "Share"]
 
 
 @define(eq=False)
@@ -28,8 +28,9 @@ class Share:
     running: bool = False
     granted: bool = False
     inherited: bool = False
-    # Its create may be under way.
+    # Its create may be under way, and arrive until the end of its window.
     sending: bool = False
+    window_ends: float = 0.0
     firm: bool = True
     ended: bool = False
 
@@ -68,7 +69,7 @@ class News:
             closes=tuple((share.job, share.token) for share in self.closes.values()),
         )
 
-    def before(self, later: News, wanted: Mapping[str, object]) -> News:
+    def before(self, later: News, wanted: Container[str]) -> News:
         """
         Return this, which could not be told, with what came up *later*; of wishes for windows only those still *wanted*.
 
@@ -84,6 +85,24 @@ class News:
             opens={token: wish for token, wish in self.opens.items() if token in wanted} | later.opens,
             closes=_living(self.closes) | later.closes,
         )
+
+
+@define(eq=False)
+class Meter:
+    """Adds a number up over time."""
+
+    value: int = 0
+    _total: float = field(default=0.0, init=False)
+    _at: float = field(default=0.0, init=False)
+
+    def add(self, amount: int, now: float) -> None:
+        """Change the number by *amount*."""
+        self._total, self._at = self.total(now), now
+        self.value += amount
+
+    def total(self, now: float) -> float:
+        """Return the number times seconds so far."""
+        return self._total + self.value * (now - self._at)
 
 
 def _claim(share: Share) -> Claim:

@@ -22,7 +22,7 @@ from attrs import define, field
 
 from kling_async.client.background import Background
 from kling_async.client.clock import Clock
-from kling_async.client.shares import News, Share
+from kling_async.client.shares import Meter, News, Share
 from kling_async.errors import KlingError, LeaseLost, SlotStoreError, TransportError
 from kling_async.protocol.claims import GONE, LOST, OPEN, Opening, Refusal, Ruling
 from kling_async.protocol.limits import Limit
@@ -65,6 +65,8 @@ class Sharing:
     _numbers: count[int] = field(factory=count, init=False, repr=False)
     _shares: dict[str, Share] = field(factory=dict, init=False, repr=False)
     _waiting: dict[str, Share] = field(factory=dict, init=False, repr=False)
+    # The slots that are waited for here, though the lane has granted them.
+    awaited: Meter = field(factory=Meter, init=False, repr=False)
     _windows: dict[str, asyncio.Future[float]] = field(factory=dict, init=False, repr=False)
     _news: News = field(factory=News, init=False, repr=False)
     _known: Ruling | None = field(default=None, init=False, repr=False)
@@ -81,6 +83,11 @@ class Sharing:
             self._news.limit = self.limit.slots
         elif self.limit.kind == "known":
             self._news.guess = self.limit.slots
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a lease."""
+        return len(self._waiting)
 
     # What the lane tells.
 
@@ -125,7 +132,7 @@ class Sharing:
         create may have arrived before, so that the task is looked for, and `SlotStoreError` if the store stays away.
         """
         opened_at = await self._open(share, seconds + _MARGIN)
-        share.sending = True
+        share.sending, share.window_ends = True, opened_at + seconds + _MARGIN
         answer = await send(opened_at + seconds)
         # Without an answer it may still arrive, and the window stays open until its end.
         share.sending = False
@@ -180,8 +187,15 @@ class Sharing:
     def _ask(self, share: Share) -> None:
         share.granted = False
         self._waiting[share.token] = share
+        self.awaited.add(share.slots, self._clock.now())
         self._news.asks[share.token] = share
         self._kick()
+
+    def _stop_waiting(self, token: str) -> Share | None:
+        share = self._waiting.pop(token, None)
+        if share is not None:
+            self.awaited.add(-share.slots, self._clock.now())
+        return share
 
     def _hold(self, share: Share) -> None:
         share.running = True
@@ -194,7 +208,7 @@ class Sharing:
             return False
         share.ended = True
         self._shares.pop(share.token, None)
-        self._waiting.pop(share.token, None)
+        self._stop_waiting(share.token)
         for news in (self._news.asks, self._news.holds, self._news.closes):
             news.pop(share.token, None)
         return True
@@ -247,13 +261,17 @@ class Sharing:
         try:
             ruling = await self._store.exchange(self.lane, news.report(self._owner, self._known))
         except SlotStoreError as error:
-            self._news = news.before(self._news, self._windows)
+            self._news = news.before(self._news, self._wanted())
             self._stay_away(error)
         except BaseException:
-            self._news = news.before(self._news, self._windows)
+            self._news = news.before(self._news, self._wanted())
             raise
         else:
             self._heed(ruling)
+
+    def _wanted(self) -> set[str]:
+        sending = (token for token, share in self._shares.items() if share.sending)
+        return {*self._windows, *sending}
 
     def _stay_away(self, error: SlotStoreError) -> None:
         now = self._clock.now()
@@ -279,7 +297,7 @@ class Sharing:
         if known is not None and (ruling.forgotten or ruling.generation != known.generation):
             self._tell_anew()
         for grant in ruling.granted:
-            share = self._waiting.pop(grant.token, None)
+            share = self._stop_waiting(grant.token)
             if share is not None:
                 share.granted, share.inherited = True, grant.inherited
                 self._tell(share, None)
@@ -305,17 +323,22 @@ class Sharing:
             share.firm = False
             if share.running or share.sending:
                 self._news.holds[share.token] = share
+                self._keep_open(share)
             elif not share.granted:
                 self._news.asks[share.token] = share
             # A lease that is granted and not used yet is asked for again when its window is.
+
+    def _keep_open(self, share: Share) -> None:
+        left = share.window_ends - self._clock.now()
+        if share.sending and left > 0:
+            self._news.opens[share.token] = Opening(share.job, share.token, left)
 
     def _lose(self, token: str) -> None:
         share = self._shares.get(token)
         if share is None or share.running:
             # Its task is waited for all the same; its slots are the other's business.
             return
-        waited = self._waiting.pop(token, None)
-        if waited is not None:
+        if self._stop_waiting(token) is not None:
             self._forget(share)
             self._tell(share, _lost(share))
 

@@ -109,6 +109,21 @@ class Turnstile:
         """How much is asked of the lane, as a share of what it can hold."""
         return (self.lane.held + self.lane.waiting) / self.lane.limit
 
+    @property
+    def held(self) -> int:
+        """How many slots are held; those that are still waited for at a shared store are not."""
+        return self.lane.held - (self.sharing.awaited.value if self.sharing else 0)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for slots, here or at a shared store."""
+        return self.lane.waiting + (self.sharing.waiting if self.sharing else 0)
+
+    def slot_seconds(self, now: float) -> float:
+        """Return the slot-seconds held so far."""
+        awaited = self.sharing.awaited.total(now) if self.sharing else 0.0
+        return self.lane.slot_seconds(now) - awaited
+
     def join(self, ticket: Pass) -> None:
         """Put *ticket* into the queue; raises `NeverFits` if the lane can never hold that many slots."""
         self.lane.ask(ticket, ticket.slots, self._clock.now(), priority=ticket.priority, party=ticket.party)
@@ -225,14 +240,17 @@ class Turnstile:
         if self.sharing is not None and ticket.share is not None:
             self.sharing.end(ticket.share)
 
-    def _let_through(self, ticket: Pass, error: KlingError | None = None) -> None:
+    def _let_through(self, ticket: Pass) -> None:
+        self._waiting.pop(ticket, None)
+        if ticket.granted is not None and not ticket.granted.done():
+            ticket.granted.set_result(None)
+
+    def _heed_store(self, ticket: Pass, error: KlingError | None) -> None:
         if error is None:
-            self._waiting.pop(ticket, None)
-            if ticket.granted is not None and not ticket.granted.done():
-                ticket.granted.set_result(None)
+            self._let_through(ticket)
         else:
             self._send_away((ticket,), error)
-            self._turn_soon()
+        self._turn_soon()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -279,7 +297,7 @@ class Turnstile:
             elif self.sharing is None:
                 self._let_through(ticket)
             else:
-                told = partial(self._let_through, ticket)
+                told = partial(self._heed_store, ticket)
                 ticket.share = self.sharing.ask(ticket.job, ticket.slots, told)
         self._stop_timer()
         if self.on_spare is not None and (spare := self.lane.spare(now)):
@@ -300,9 +318,12 @@ class Turnstile:
             )
 
     def _emit_moved(self) -> None:
-        lane = self.lane
         moved = LaneMoved(
-            account=self.account, model=self.model, limit=lane.limit, held=lane.held, waiting=lane.waiting
+            account=self.account,
+            model=self.model,
+            limit=self.lane.limit,
+            held=self.held,
+            waiting=self.waiting,
         )
         if moved != self._told:
             self._told = moved

@@ -229,7 +229,12 @@ class Book:
         self.held += claim.slots - lease.slots
         lease.owner, lease.token, lease.slots = owner, claim.token, claim.slots
         lease.running, lease.until = True, 0.0
-        self.queue.pop(claim.job, None)
+        asker = self.queue.get(claim.job)
+        # What was told before has no claim on another's: that waits, and is given what is leased now.
+        if asker is not None and (claim.firm or asker.token == claim.token):
+            del self.queue[claim.job]
+            if asker.token != claim.token:
+                self._displace(asker.owner, asker.token)
 
     def _ask(self, claim: Claim, owner: str) -> list[Grant]:
         """Queue a claim; what is leased already is granted at once, whoever had it before."""
@@ -241,11 +246,14 @@ class Book:
             self._displace(present.owner, present.token)
             present.owner, present.token = owner, claim.token
         if isinstance(present, Lease):
-            present.owner, present.until = owner, 0.0
-            return [Grant(claim.job, claim.token, inherited=present.running or bool(present.sender))]
+            return [self._hand_over(claim.job, present, owner, claim.token)]
         if present is None:
             self.queue[claim.job] = Asker(owner, claim.token, claim.slots)
         return []
+
+    def _hand_over(self, job: str, lease: Lease, owner: str, token: str) -> Grant:
+        lease.owner, lease.token, lease.until = owner, token, 0.0
+        return Grant(job, token, inherited=lease.running or bool(lease.sender))
 
     def _displace(self, owner: str, token: str) -> None:
         if owner:
@@ -281,6 +289,14 @@ class Book:
             behind += blocked is not None
             if behind > _REACH:
                 break
+            lease = self.leases.get(job)
+            if lease is not None:
+                # Its task was told of after the claim, by a process that this book had forgotten.
+                if asker.owner == owner:
+                    del self.queue[job]
+                    self._displace(lease.owner, lease.token)
+                    granted.append(self._hand_over(job, lease, owner, asker.token))
+                continue
             heard = self.owners.get(asker.owner, 0.0) >= now - self.terms.fresh
             if not heard or (self.limit and asker.slots > self.limit):
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from kling_async.journal.storage import Storage
 from kling_async.protocol.lifecycle import JobRecord, JobState
 from kling_async.protocol.parts import shown_key
 
-__all__ = ["Bar", "Figures", "Placed", "figures", "place", "read_bars"]
+__all__ = ["Bar", "Figures", "Placed", "bars_of", "figures", "place", "read_bars"]
 
 # Where no slot is free one may be taken so many seconds before the books say that it is free: an end is written down a
 # little after it was seen.
@@ -83,9 +83,14 @@ def read_bars(journal: Path) -> tuple[Bar, ...]:
     """
     storage = Storage.read_only(journal)
     try:
-        records = [record for record in storage.all() if record.submitted_at is not None and record.task_id]
+        return bars_of(storage.all())
     finally:
         storage.close()
+
+
+def bars_of(pages: Iterable[JobRecord]) -> tuple[Bar, ...]:
+    """Return the tasks that the journal's *pages* tell of, in the order in which they began, with times from 0."""
+    records = [record for record in pages if record.submitted_at is not None and record.task_id]
     if not records:
         return ()
     last = max(max(record.submitted_at or 0.0, record.ended_at or 0.0) for record in records)

@@ -47,11 +47,14 @@ text { fill: #b1bac4 } .head { fill: #f0f3f6 } .key { fill: #06110e }
 """
 
 
-def draw(bars: Sequence[Bar], *, slots: int | None = None, title: str = "") -> str:
+def draw(
+    bars: Sequence[Bar], *, slots: int | None = None, title: str = "", style: str | None = _STYLE
+) -> str:
     """
     Draw *bars* (times from 0, in seconds) as an SVG document.
 
-    *slots* is how many there were, by default as many as were held at once; *title* is said before the figures.
+    *slots* is how many there were, by default as many as were held at once; *title* is said before the figures. Inside
+    a page *style* is None: the page has its own, for all of it.
     """
     numbers = figures(bars, slots=slots)
     placed = place(bars)
@@ -64,7 +67,7 @@ def draw(bars: Sequence[Bar], *, slots: int | None = None, title: str = "") -> s
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {height:.0f}" {_ROLE}>',
         f'<title id="title">{_text(head)}</title>',
         f'<desc id="desc">{_text(_description(numbers))}</desc>',
-        f"<style>{_STYLE}</style>",
+        *([f"<style>{style}</style>"] if style is not None else []),
         _rect("page", 0, 0, _WIDTH, height),
         f'<text class="head" x="{_LEFT:.0f}" y="26">{_text(head)}</text>',
         *_legend(numbers),
@@ -126,7 +129,7 @@ def _named(placed: Sequence[Placed], right: float, step: float) -> Iterator[str]
     for one in placed:
         bar, runs = one.bar, _runs(one.rows)
         x, width = _span(bar, right)
-        yield f"<g><title>{_text(_tooltip(bar))}</title>"
+        yield f'<g data-key="{_text(bar.key)}"><title>{_text(_tooltip(bar))}</title>'
         for first, count in runs:
             high = step * count - (1.5 if step >= 4 else 0.0)
             yield _rect(
@@ -214,4 +217,6 @@ def _time(seconds: float, *, minutes: bool = False) -> str:
 
 def _text(text: str) -> str:
     """Make *text* safe in XML, which cannot carry control characters at all."""
-    return escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+    return escape(
+        "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text), {'"': "&quot;"}
+    )

@@ -160,13 +160,23 @@ local function hold(claim)
   lease.owner, lease.token, lease.slots = report.owner, claim.token, claim.slots
   lease.running, lease['until'] = true, 0
   keep_lease(claim.job, lease)
-  leave_queue(claim.job)
+  local asker = asker_of(claim.job)
+  if asker and (claim.firm or asker.token == claim.token) then
+    leave_queue(claim.job)
+    if asker.token ~= claim.token then displace(asker.owner, asker.token) end
+  end
 end
 
 local granted = {}
 
 local function grant(job, token, inherited)
   granted[#granted + 1] = {job, token, inherited}
+end
+
+local function hand_over(job, lease, token)
+  lease.owner, lease.token, lease['until'] = report.owner, token, 0
+  keep_lease(job, lease)
+  grant(job, token, lease.running or lease.sender ~= '')
 end
 
 local function ask(claim)
@@ -181,9 +191,7 @@ local function ask(claim)
     present.owner, present.token = report.owner, claim.token
   end
   if lease then
-    lease.owner, lease['until'] = report.owner, 0
-    keep_lease(claim.job, lease)
-    grant(claim.job, claim.token, lease.running or lease.sender ~= '')
+    hand_over(claim.job, lease, claim.token)
     return
   end
   if not present then
@@ -232,9 +240,15 @@ local function serve()
   for _, job in ipairs(call('ZRANGE', QUEUE, 0, LOOKED_AT - 1)) do
     if blocked then behind = behind + 1 end
     if behind > REACH then break end
-    local asker = asker_of(job)
+    local asker, lease = asker_of(job), lease_of(job)
     local heard = tonumber(call('ZSCORE', OWNERS, asker.owner) or '0') >= now - terms.fresh
-    if heard and not (book.limit > 0 and asker.slots > book.limit) then
+    if lease then
+      if asker.owner == report.owner then
+        leave_queue(job)
+        displace(lease.owner, lease.token)
+        hand_over(job, lease, asker.token)
+      end
+    elseif heard and not (book.limit > 0 and asker.slots > book.limit) then
       if taken > 0 and taken + asker.slots > top then
         if not blocked then blocked, blocked_job = asker, job end
         if has_no_patience(blocked, top) then break end

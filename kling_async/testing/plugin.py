@@ -1,20 +1,20 @@
 """
-The pytest plugin: fixtures `kling_emulator` and `kling_env`.
+The pytest plugin: fixtures `kling_emulator`, `kling_emulator_session` and `kling_env`.
 
 pytest loads it in every project where this package is installed, so it imports nothing before a fixture is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from kling_async.testing.running import RunningEmulator
 
-__all__ = ["kling_emulator", "kling_env"]
+__all__ = ["kling_emulator", "kling_emulator_session", "kling_emulator_settings", "kling_env"]
 
 _MARKER = "kling_emulator(**settings): settings of this test's emulator, such as slots=3 or faults='1303:5%'"
 _NAMES = ("API_KEY", "ACCESS_KEY", "SECRET_KEY")
@@ -45,6 +45,25 @@ def kling_emulator(request: pytest.FixtureRequest) -> Iterator[RunningEmulator]:
 
     marker = request.node.get_closest_marker("kling_emulator")
     with running_emulator(**(marker.kwargs if marker else {})) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def kling_emulator_settings() -> Mapping[str, Any]:
+    """Return settings for the emulator of the session; redefine it in a `conftest.py` to give some."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def kling_emulator_session(kling_emulator_settings: Mapping[str, Any]) -> Iterator[RunningEmulator]:
+    """
+    Run a local Kling for the whole session, for an application that is started once.
+
+    Tests share its tasks, requests and units; `reset()` forgets them.
+    """
+    from kling_async.testing.running import running_emulator
+
+    with running_emulator(**kling_emulator_settings) as emulator:
         yield emulator
 
 

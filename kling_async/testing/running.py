@@ -70,6 +70,11 @@ class RunningEmulator:
         return self._ask(lambda: self._emulator.tasks)
 
     @property
+    def tasks_created(self) -> int:
+        """How many tasks were accepted: what would have been paid for."""
+        return len(self.tasks)
+
+    @property
     def requests(self) -> list[RequestRecord]:
         """The requests answered, oldest first; without bodies and secrets."""
         return self._ask(lambda: self._emulator.requests)

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import aiohttp
 import anyio
@@ -24,8 +24,9 @@ from kling_async.protocol.headers import PictureHeader, UnreadablePicture, namin
 from kling_async.transport.addresses import AddressRefused, ResultConnector, is_public, proxy_for
 from kling_async.transport.decoding import decode
 from kling_async.transport.shelves import EXTENSIONS, OtherFileExists, Part, SavedFile, Shelf
+from kling_async.transport.stand_in import StandInResponse, StandInSession
 
-__all__ = ["FetchRules", "open_result_session", "read_picture", "save_picture"]
+__all__ = ["FetchRules", "ResultHosts", "open_result_session", "read_picture", "save_picture"]
 
 # Bytes a trip to the disk thread: most pictures come in one, and sixteen at once are not too many to hold.
 _BLOCK = 2 << 20
@@ -37,6 +38,7 @@ _HEADERS = {"Accept": "image/png,image/jpeg,image/webp,*/*;q=0.1", "Accept-Encod
 _SECRET = re.compile(r"[?#].*|(?<=//)[^/?#]*@", re.DOTALL)
 _threads: RunVar[anyio.CapacityLimiter] = RunVar("kling_async.transport.downloads")
 _T = TypeVar("_T")
+ResultHosts: TypeAlias = aiohttp.ClientSession | StandInSession
 
 
 @frozen(kw_only=True)
@@ -79,7 +81,7 @@ def open_result_session(rules: FetchRules, *, limit: int = 32, **options: Any) -
     )
 
 
-async def read_picture(session: aiohttp.ClientSession, url: str, *, rules: FetchRules) -> bytes:
+async def read_picture(session: ResultHosts, url: str, *, rules: FetchRules) -> bytes:
     """Fetch a result picture into memory; raises as *save_picture()* does."""
     shown = _shown(url)
     data = bytearray()
@@ -92,7 +94,7 @@ async def read_picture(session: aiohttp.ClientSession, url: str, *, rules: Fetch
 
 
 async def save_picture(
-    session: aiohttp.ClientSession,
+    session: ResultHosts,
     url: str,
     *,
     shelf: Shelf,
@@ -138,7 +140,7 @@ async def _write_blocks(chunks: AsyncIterator[bytes], part: Part, shelf: Shelf, 
     return held
 
 
-async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) -> AsyncGenerator[bytes, None]:
+async def _fetch(session: ResultHosts, url: str, rules: FetchRules) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a picture; refuses what is none at its first bytes, and what is too large or too short."""
     shown = _shown(url)
     with _translated(shown):
@@ -163,8 +165,8 @@ async def _fetch(session: aiohttp.ClientSession, url: str, rules: FetchRules) ->
 
 @asynccontextmanager
 async def _follow(
-    session: aiohttp.ClientSession, url: str, rules: FetchRules
-) -> AsyncIterator[aiohttp.ClientResponse]:
+    session: ResultHosts, url: str, rules: FetchRules
+) -> AsyncIterator[aiohttp.ClientResponse | StandInResponse]:
     """Open *url*, going through redirects by hand so that each target is checked before anything is sent to it."""
     target = _parse(url)
     timeout = aiohttp.ClientTimeout(total=rules.timeout, sock_read=rules.stall, sock_connect=rules.stall)
@@ -197,11 +199,12 @@ def _parse(text: str) -> URL:
     return url.with_user(None) if url.raw_user or url.raw_password else url
 
 
-def _check_target(session: aiohttp.ClientSession, url: URL, rules: FetchRules) -> None:
+def _check_target(session: ResultHosts, url: URL, rules: FetchRules) -> None:
     host = url.raw_host
     if url.scheme not in {"http", "https"} or not host:
         raise DownloadError("expected an http or https link", _shown(url))
-    if rules.allow_private:
+    # A stand-in calls nobody.
+    if rules.allow_private or isinstance(session, StandInSession):
         return
     connector = session.connector
     assert isinstance(connector, ResultConnector), "results are fetched through open_result_session()"

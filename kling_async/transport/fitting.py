@@ -20,7 +20,7 @@ from kling_async.protocol.pictures import MAX_BYTES
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["decode", "fit", "fit_image", "require_pillow"]
+__all__ = ["decode", "fit", "fit_image", "opened", "require_pillow"]
 
 _PIL_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "HEIF", "AVIF", "JPEG2000", "ICO")
 _OURS = {"MPO": "jpeg", "DIB": "bmp", "HEIF": "heic", "JPEG2000": "jp2"}
@@ -45,7 +45,7 @@ def fit(file: BinaryIO, size: int, field: str, what: str) -> tuple[bytes, tuple[
     Returns the bytes of a PNG or JPEG file and what was changed. Raises InvalidJob for what cannot be decoded or made to
     fit; *what* names the picture.
     """
-    with _opened(file, field, what) as image:
+    with opened(file, field, what) as image:
         todo = plan(_look(image, file, size), field, what)
         return None if todo is None else _carry_out(todo, image)
 
@@ -58,13 +58,14 @@ def fit_image(image: Image.Image, field: str, what: str) -> tuple[bytes, tuple[s
 
 def decode(file: BinaryIO, field: str, what: str) -> None:
     """Decode the whole picture in *file*; raises InvalidJob if that cannot be done."""
-    with _opened(file, field, what) as image:
+    with opened(file, field, what) as image:
         check_pixels(*image.size, field, what)
         image.load()
 
 
 @contextmanager
-def _opened(file: BinaryIO, field: str, what: str) -> Iterator[Image.Image]:
+def opened(file: BinaryIO, field: str, what: str) -> Iterator[Image.Image]:
+    """Open the picture in *file*, of any kind that is taken in; raises InvalidJob, also for what happens meanwhile."""
     from PIL import Image, UnidentifiedImageError
 
     _load_plugins()

@@ -5,18 +5,26 @@ from __future__ import annotations
 import aiohttp
 from attrs import define, field
 
-from kling_async.transport.downloads import FetchRules, open_result_session, read_picture, save_picture
+from kling_async.transport.downloads import (
+    FetchRules,
+    ResultHosts,
+    open_result_session,
+    read_picture,
+    save_picture,
+)
 from kling_async.transport.shelves import SavedFile, Shelf
+from kling_async.transport.stand_in import StandInSession
 
 __all__ = ["ResultSession"]
 
 
 @define(eq=False)
 class ResultSession:
-    """Fetches result pictures under *rules*; opened at the first one, closed once."""
+    """Fetches result pictures under *rules*, or from a *stand_in*; opened at the first one, closed once."""
 
     rules: FetchRules
     limit: int
+    stand_in: StandInSession | None = None
     _session: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
 
     async def save(self, url: str, *, shelf: Shelf, stem: str, full: bool = False) -> SavedFile:
@@ -28,7 +36,9 @@ class ResultSession:
         """Return the bytes of the picture at *url*; see `read_picture()`."""
         return await read_picture(self._opened(), url, rules=self.rules)
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _opened(self) -> ResultHosts:
+        if self.stand_in is not None:
+            return self.stand_in
         if self._session is None:
             self._session = open_result_session(self.rules, limit=self.limit)
         return self._session

@@ -26,6 +26,7 @@ from kling_async.protocol.requests import Request
 from kling_async.transport.addresses import proxy_for
 from kling_async.transport.bodies import BodyPayload
 from kling_async.transport.larder import Larder
+from kling_async.transport.stand_in import StandInResponse, StandInSession
 from kling_async.transport.turns import Turns
 
 __all__ = ["Connection", "Session"]
@@ -62,7 +63,7 @@ class Session:
     """
 
     _connection: Connection
-    _borrowed: aiohttp.ClientSession | None = field(default=None, repr=False)
+    _borrowed: aiohttp.ClientSession | StandInSession | None = field(default=None, repr=False)
     _larder: Larder = field(factory=Larder, repr=False)
     _turns: Turns = field(factory=Turns, repr=False)
     _own: aiohttp.ClientSession | None = field(default=None, init=False, repr=False)
@@ -132,7 +133,7 @@ class Session:
             own, self._own = self._own, None
             await own.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _opened(self) -> aiohttp.ClientSession | StandInSession:
         if self._borrowed is not None:
             if self._borrowed.closed:
                 raise ConfigError("the session given to this client is closed; close it after the client")
@@ -157,7 +158,7 @@ class Session:
         return url.with_query(request.query) if request.query else url
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def _read(response: aiohttp.ClientResponse | StandInResponse, most: int) -> bytes:
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         size += len(chunk)

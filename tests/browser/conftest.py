@@ -45,7 +45,7 @@ def browser() -> Iterator[webdriver.Chrome]:
         options.binary_location = _where("chromium", "chromium-browser")
         for flag in (*_FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         driver = webdriver.Chrome(options=options, service=Service(_where("chromedriver")))
         try:
             driver.set_page_load_timeout(60)

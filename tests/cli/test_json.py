@@ -67,7 +67,7 @@ def test_single_tasks(folder: Path, service: Any) -> None:
 
 
 def test_a_run_from_check_to_recovery(folder: Path, service: Any) -> None:
-    """check, run, status, timeline, retry, fetch, recover, and the lines of results.jsonl."""
+    """check, run, status, gallery, timeline, retry, fetch, recover, and the lines of results.jsonl."""
     rows = [*jobs(2), {"key": "no", "subject_images": ["a.png"], "prompt": "[[refuse]]"}, "nonsense"]
     path = manifest(folder / "m.jsonl", rows)
 
@@ -82,6 +82,7 @@ def test_a_run_from_check_to_recovery(folder: Path, service: Any) -> None:
             event = json.loads(text)
             conform(event, "progress" if event["event"] == "progress" else f"progress_{event['event']}")
     conform(said("status", "out"), "status")
+    conform(said("gallery", "out"), "gallery")
     conform(said("timeline", "out"), "timeline")
     conform(said("retry", "out", "--yes"), "run")
     conform(said("fetch", "out"), "fetch")

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from attrs import evolve
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions
 
 from kling_async.batch.outcomes import Failed, Skipped
 from kling_async.batch.statistics import Statistics
 from kling_async.cli.board import Board, Failure, JobLine, Snapshot
-from kling_async.cli.live import Camera, as_svg, render
+from kling_async.cli.live import Camera, LiveView, as_svg, as_text, render
 from kling_async.cli.money import dollars, duration, plural
 from kling_async.cli.views import JsonView, NoView, PlainView, choose_view, plain_line
 from kling_async.cli.voice import Voice
-from kling_async.errors import ContentRefusal, TransportError
+from kling_async.errors import BudgetSpent, ContentRefusal, InArrears, TransportError
 from kling_async.protocol.events import (
+    Dropped,
     Finished,
+    LaneStopped,
     Polled,
     Recovered,
     Refused,
+    Requested,
+    Resumed,
     Retried,
     Saved,
     Submitted,
@@ -99,10 +105,60 @@ def test_a_screen_of_eighty_columns_shows_what_matters() -> None:
     text = "\n".join(drawn(a_shot(), 80, 24))
 
     for word in (
-        "17/24", "ok 16", "failed 1", "running 4", "8/9", "93% used", "4.1/s", "1303: 2", "recovered 1",
-        "512/1,000 units", "$1.79 emulated", "pictures 30", "about 4.0 s left", "demo-0002", "1301: change the prompt",
+        "17/24", "ok 16", "failed 1", "running 4", "8/9", "93% used", "4.1/s", "2 x 1303", "recovered 1",
+        "512/1,000 units", "$1.79 emulated", "pictures 30", "about 4.2 s left", "demo-0002", "1301: change the prompt",
     ):  # fmt: skip
         assert word in text, word
+
+
+def test_what_is_told_is_told_whole_or_not_at_all() -> None:
+    """On a narrow screen figures are left out from the end of a line, and none is cut in two."""
+    big = evolve(
+        a_shot(),
+        slots=1000,
+        slots_held=1000,
+        refusals=12_345,
+        recovered=678,
+        units=1_512_000.0,
+        budget=9_000_000,
+    )
+
+    lines = [line.rstrip() for line in drawn(big, 70, 24)]
+
+    assert lines[1].endswith(" 1,000/1000   93% used")
+    assert lines[2].endswith("1,512,000/9,000,000 units ≈ $5,292.00 emulated")
+    assert lines[3].endswith("about 4.2 s left   submit 4.1/s   polls 11")
+
+
+def test_why_nothing_is_sent_is_told_in_full() -> None:
+    """A budget that is spent, an account that cannot pay and an outage stand there with what to do, over several lines."""
+    spent = "nothing more is sent: the budget is 400 units and the next job would commit 416; raise it to continue"
+    shot = evolve(a_shot(), stopped=(spent,), trouble="nothing was accepted for 12 s: 5001: unavailable")
+
+    text = " ".join(" ".join(drawn(shot, 80, 24)).split())
+
+    assert spent in text
+    assert "nothing was accepted for 12 s: 5001" in text
+
+
+def test_keys_keep_their_ends() -> None:
+    """Long keys differ in their end; wide characters take two columns and break no line."""
+    keys = [f"カタログ-赤いドレス👗-{'x' * 80}-{number:04d}" for number in range(3)]
+    lines = [evolve(a_shot().jobs[0], key=key) for key in keys]
+
+    screen = drawn(evolve(a_shot(), jobs=tuple(lines)), 80, 24)
+
+    assert [line.split("  ")[1].strip()[-5:] for line in screen if "カタ" in line] == [
+        "-0000",
+        "-0001",
+        "-0002",
+    ]
+    assert all(cell_len(line) < 80 for line in screen)
+
+
+def test_before_the_first_task_ended_nobody_knows_how_long_it_takes() -> None:
+    """The view says so."""
+    assert "not known before" in drawn(evolve(a_shot(), eta=None, usual=None), 80, 24)[3]
 
 
 def test_jobs_that_only_wait_are_counted_and_not_listed() -> None:
@@ -110,11 +166,12 @@ def test_jobs_that_only_wait_are_counted_and_not_listed() -> None:
     quiet = JobLine(key="quiet", status="waiting", slots=1, age=1.0, note="", task_id="")
     told = evolve(quiet, key="told", note="1303: no free slot")
 
-    text = "\n".join(drawn(evolve(a_shot(), jobs=(*a_shot().jobs, told, *[quiet] * 40)), 80, 24))
+    shot = evolve(a_shot(), jobs=(*a_shot().jobs, told, *[quiet] * 40), waiting=41)
+    text = "\n".join(drawn(shot, 80, 24))
 
     assert "told" in text
     assert "quiet" not in text
-    assert "and 40 more, most of them waiting for a free slot" in text
+    assert "40 wait: 1303: no free slot" in text
 
 
 def test_without_colour_bars_are_told_by_their_shape() -> None:
@@ -138,6 +195,42 @@ def test_the_live_view_as_a_picture() -> None:
 
     assert svg.startswith("<svg")
     assert "emulated" in svg
+
+
+def test_the_live_view_as_text() -> None:
+    """For documents: as it is in eighty columns without colour."""
+    lines = as_text(a_shot()).splitlines()
+
+    assert lines[1].startswith(" slots  ########. 8/9")
+    assert max(map(len, lines)) < 80
+    assert "\x1b" not in "".join(lines)
+
+
+class Terminal(io.StringIO):
+    """A stream that passes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_window_that_became_narrower_is_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal wraps the lines that stand; the view goes up over all of their pieces, so that none stays behind."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    view = LiveView(Voice(), emulated=False)
+    view._console.size = ConsoleDimensions(80, 24)
+    view.start()
+    view.show(a_shot())
+    shown = list(view._lengths)
+    before = terminal.getvalue().count("\x1b[1A")
+    view._console.size = ConsoleDimensions(40, 24)
+    view.show(a_shot())
+    ups = terminal.getvalue().count("\x1b[1A") - before
+    view.stop()
+
+    assert ups == sum(max(1, -(-length // 40)) for length in shown) - 1
+    assert ups > len(shown) - 1
 
 
 def test_the_camera_takes_one_picture_in_the_middle(tmp_path: Path) -> None:
@@ -183,44 +276,149 @@ def test_the_board_follows_a_job_from_waiting_to_its_end() -> None:
         ("a waiting",), ("a waiting",), ("a waiting",), ("a recovered",), ("a recovered",), ("a saving",), ("a saving",),
         ("a saving",), (),
     ]  # fmt: skip
-    assert [text[:4] for _, text in notes] == ["1303", "repl"]
+    assert [text[:4] for _, text in notes] == ["1303", "no w", "repl"]
     shot = board.snapshot(Statistics(seconds=1.0))
     assert (shot.recovered, shot.images, shot.polls) == (1, 1, 1)
 
 
-def test_the_time_left_is_right_from_a_quarter_of_the_run_on() -> None:
-    """Within a fifth, for tasks of one length on slots that are kept full."""
-    clock = Hands()
-    each, slots, rows = 10.0, 5, 40
-    board = Board(clock, rows, rows)
-    began, job = clock.now, MultiImage(subject_images=["a.png"])
-    for wave in range(rows // slots):
-        for place in range(slots):
-            board.see(Submitted(key=f"{wave}-{place}", task_id="t", slots=1, **WHO))
-        clock.now += each
-        ends = [f"{wave}-{place}" for place in range(slots)]
-        for key in ends:
-            board.see(
-                Finished(
-                    key=key,
-                    task_id="t",
-                    status="succeed",
-                    reason="",
-                    seconds=each,
-                    units=None,
-                    lag=None,
-                    **WHO,
-                )
+def a_run(
+    board: Board, clock: Hands, *, rows: int, slots: int, skipped: int = 0
+) -> Iterator[tuple[float, float | None]]:
+    """Run rows of ten seconds in waves; yields the time and the seconds that the board says are left, at each end."""
+    job, ended = MultiImage(subject_images=["a.png"]), 0
+    while ended < rows:
+        wave = range(ended, min(rows, ended + slots))
+        for number in wave:
+            board.see(Submitted(key=f"{number}", task_id="t", slots=1, **WHO))
+        clock.now += 10.0
+        for number in wave:
+            names = {"key": f"{number}", "task_id": "t", "status": "succeed", "reason": "", **WHO}
+            board.see(Finished(**names, seconds=10.0, units=None, lag=None))
+            board.end(Failed(key=f"{number}", job=job, error=TransportError("any end will do")))
+            ended += 1
+            in_flight = len(wave) - (number - wave.start + 1)
+            stats = Statistics(
+                seconds=clock.now, slots=slots, failed=ended, in_flight=in_flight, skipped=skipped
             )
-            board.end(Failed(key=key, job=job, error=TransportError("any end will do")))
-        elapsed = clock.now - began
-        stats = Statistics(seconds=elapsed, slots=slots, slot_utilisation=1.0, failed=(wave + 1) * slots)
-        left, eta = rows / slots * each - elapsed, board.snapshot(stats).eta
+            yield clock.now, board.snapshot(stats).eta
 
-        if wave == rows // slots - 1:
-            assert eta is None
-        elif elapsed >= rows / slots * each / 4:
-            assert eta == pytest.approx(left, rel=0.2)
+
+def test_the_time_left_is_right_from_a_quarter_of_the_run_on() -> None:
+    """Within a fifth, in a run that passes over what an earlier one has done."""
+    clock = Hands()
+    began = clock.now
+    board = Board(clock, 1040, 40)
+
+    shots = list(a_run(board, clock, rows=40, slots=5, skipped=1000))
+
+    end = shots[-1][0]
+    late = [(now, eta) for now, eta in shots if now - began >= (end - began) / 4 and now < end]
+    assert late
+    assert all(eta == pytest.approx(end - now, rel=0.2) for now, eta in late)
+    assert shots[-1][1] is None
+
+
+def test_a_task_that_takes_too_long_says_so() -> None:
+    """Once there is a usual time, what has taken more than twice as long comes first, with when it is given up."""
+    clock = Hands()
+    board = Board(clock, 20, 20)
+    board.see(Submitted(key="slow", task_id="s", slots=1, **WHO))
+    list(a_run(board, clock, rows=10, slots=5))
+    board.see(Submitted(key="quick", task_id="q", slots=1, **WHO))
+    clock.now += 1
+
+    shot = board.snapshot(Statistics(seconds=21.0, in_flight=2))
+
+    assert [job.key for job in shot.jobs] == ["slow", "quick"]
+    assert shot.jobs[0].note == "late: usually 10 s, given up after 30 min"
+    assert shot.jobs[1].note == ""
+    assert shot.usual == pytest.approx(10.0)
+
+
+def test_a_pause_counts_down() -> None:
+    """A job that waits to be tried again says for how long, and nothing about it when the time has come."""
+    clock = Hands()
+    board = Board(clock)
+    board.see(Waiting(key="a", slots=1, **WHO))
+    board.see(Refused(key="a", code=1303, pause=4.0, **WHO))
+    notes = []
+    for _ in range(3):
+        notes.append(board.snapshot(Statistics(seconds=1.0)).jobs[0].note)
+        clock.now += 3
+
+    reason = "1303: no free slot, the refusal is free"
+    assert notes == [f"{reason}, next try in 4.0 s", f"{reason}, next try in 1.0 s", reason]
+
+
+def test_an_outage_is_told_until_something_is_accepted() -> None:
+    """What creates end with, for how long, and what comes of it; a refusal of the job itself is no outage."""
+    clock = Hands()
+    board = Board(clock)
+    seen = []
+    for event in (
+        Requested(account="a", route="create", seconds=0.1, status=400, code=1301),
+        Requested(account="a", route="create", seconds=0.1, status=503, code=5001),
+        Requested(account="a", route="list", seconds=0.1, status=200),
+        Requested(account="a", route="create", seconds=0.1, error=TransportError("cannot connect to host:1")),
+        Requested(account="a", route="create", seconds=0.1, status=502),
+        Requested(account="a", route="create", seconds=0.1, status=200),
+    ):
+        board.see(event)
+        clock.now += 2
+        seen.append(board.snapshot(Statistics(seconds=1.0, queued=1)).trouble)
+
+    assert seen[0] == seen[-1] == ""
+    assert seen[1].startswith(
+        "nothing was accepted for 2.0 s: 5001: Server temporarily unavailable; after 10 min"
+    )
+    assert seen[2].startswith("nothing was accepted for 4.0 s: 5001")
+    assert seen[3].startswith("nothing was accepted for 6.0 s: cannot connect to host:1;")
+    assert seen[4].startswith("nothing was accepted for 8.0 s: HTTP 502;")
+
+
+def test_a_lost_create_is_no_outage_once_nothing_is_left_to_send() -> None:
+    """Where no create follows, or the task was found, nobody is told that the service accepts nothing."""
+    board = Board(Hands())
+    lost = Requested(account="a", route="create", seconds=0.1, error=TransportError("the connection broke"))
+    board.see(lost)
+    idle = board.snapshot(Statistics(seconds=1.0)).trouble
+    busy = board.snapshot(Statistics(seconds=1.0, queued=1)).trouble
+    board.see(Submitted(key="k", task_id="t", slots=1, **WHO))
+    found = board.snapshot(Statistics(seconds=1.0, queued=1)).trouble
+
+    assert idle == found == ""
+    assert "the connection broke" in busy
+
+
+def test_why_nothing_more_is_sent_is_known() -> None:
+    """By one account, by all, or because a person asked for it; an account that takes jobs again is not named."""
+    board = Board(Hands())
+    board.see(LaneStopped(account="shop", model="m", error=InArrears("Arrears", 1101, 429, "r", "top up")))
+    one = board.snapshot(Statistics(seconds=1.0)).stopped
+    all_of_them = board.snapshot(Statistics(seconds=1.0, stopped_by=BudgetSpent("raise it", 4, 4))).stopped
+    board.see(Submitted(key="k", task_id="t", slots=1, **WHO | {"account": "shop"}))
+    again = board.snapshot(Statistics(seconds=1.0)).stopped
+    board.asked_to_end = True
+    asked = board.snapshot(Statistics(seconds=1.0)).stopped
+
+    assert one == ("shop: nothing more is sent: 1101: top up",)
+    assert all_of_them == ("no more rows are taken: raise it",)
+    assert again == ()
+    assert asked[0].startswith("as you asked")
+
+
+def test_what_an_earlier_run_has_sent_is_shown_and_what_is_dropped_is_not() -> None:
+    """Every task that is waited for has a line, and no other job."""
+    board = Board(Hands())
+    board.see(Resumed(key="old", task_id="7", **WHO))
+    board.see(Waiting(key="new", slots=1, **WHO))
+    board.see(Dropped(key="new", error=None, **WHO))
+
+    jobs = board.snapshot(Statistics(seconds=1.0)).jobs
+
+    assert [(job.key, job.status, job.note) for job in jobs] == [
+        ("old", "processing", "sent by an earlier run")
+    ]
 
 
 def test_failures_are_kept_short_and_few() -> None:
@@ -243,6 +441,18 @@ def test_plain_lines_name_what_a_run_waits_for_in_the_end() -> None:
 
     assert "waiting for demo-0000 (2.1 s)" in plain_line(last, emulated=False)
     assert "waiting for" not in plain_line(a_shot(), emulated=False)
+    saving = evolve(last, running=0, saving=1, jobs=(evolve(last.jobs[0], status="saving"),))
+    assert "waiting for demo-0000 (saving 2.1 s)" in plain_line(saving, emulated=False)
+
+
+def test_plain_lines_become_rarer() -> None:
+    """Every few seconds at first, every minute in the end: ten hours in a log of CI are some hundred lines."""
+    view, pauses = PlainView(Voice(quiet=True), emulated=False), []
+    for seconds in (1.0, 100.0, 7200.0):
+        view.show(evolve(a_shot(), seconds=seconds))
+        pauses.append(view.every)
+
+    assert pauses == [5.0, 10.0, 60.0]
 
 
 def test_plain_lines_tell_each_failure_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,7 +492,15 @@ def test_without_a_terminal_nothing_is_live(progress: str, kind: type) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0.0 s"), (4, "4.0 s"), (12.3, "12 s"), (130, "2 min 10 s"), (11_100, "3 h 5 min")],
+    [
+        (-1, "0.0 s"),
+        (4, "4.0 s"),
+        (12.3, "12 s"),
+        (130, "2 min 10 s"),
+        (1800, "30 min"),
+        (7200, "2 h"),
+        (11_100, "3 h 5 min"),
+    ],
 )
 def test_durations_as_people_say_them(seconds: float, text: str) -> None:
     """In the two largest units."""

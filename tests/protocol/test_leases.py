@@ -214,6 +214,45 @@ def test_who_was_forgotten_takes_nothing_over() -> None:
     assert ruling.lost == ("a.job",)
 
 
+def test_a_task_told_of_late_goes_to_who_asked_for_it_meanwhile() -> None:
+    """A book that forgot who made a task gives the task's slots to the claim that waits for the same job."""
+    world = of(2)
+    world.ask("c", ("full", 2))
+    world.ask("b", ("job", 1))
+    world.hold("a", "job")
+    other = world.ask("c", ("other", 1))
+    ruling = world.tell("b")
+
+    assert other == []
+    assert [(grant.job, grant.token, grant.inherited) for grant in ruling.granted] == [("job", "b.job", True)]
+    assert ruling.held == 3
+    assert world.tell("a").lost == ("a.job",)
+    assert world.end("b", "job") == []
+    assert world.tell("b").held == 2
+
+
+def test_who_finds_the_task_while_waiting_leaves_the_queue() -> None:
+    """A claim whose own process tells of the task waits no more, and nothing was taken from anybody."""
+    world = of(2)
+    world.ask("c", ("full", 2))
+    world.ask("a", ("job", 1))
+
+    ruling = world.hold("a", "job")
+
+    assert (ruling.held, ruling.waiting, ruling.lost) == (3, 0, ())
+
+
+def test_a_create_told_of_late_fences_who_asked_meanwhile() -> None:
+    """A window that is told of again keeps the new owner from sending, as it did before the book forgot."""
+    world = of(2)
+    world.ask("c", ("full", 2))
+    world.ask("b", ("job", 1))
+    world.tell("a", holds=(Claim("job", "a.job", 1, firm=False),), opens=(Opening("job", "a.job", 10.0),))
+    world.tell("b")
+
+    assert world.open("b", "job") == 10.0
+
+
 def test_a_window_fences_the_create() -> None:
     """While one token's create may arrive nobody else may send the job; its answer ends that."""
     world = of(4)
@@ -319,6 +358,7 @@ def test_a_task_that_exists_holds_slots_even_above_the_limit() -> None:
 
     assert world.book.held == 5
     assert "a2" not in world.book.queue
+    assert world.tell("a").lost == ("a.a2",)
     assert world.end("a", "a1") == []
 
 

@@ -37,9 +37,22 @@ def service(request: pytest.FixtureRequest) -> Iterator[Remote]:
 
 
 @pytest.fixture
+def any_service() -> Iterator[Remote]:
+    """The same service in one mode, for what has nothing to do with doubled ids."""
+    with Remote.spawn(slots=20, enforce=False, unique=False, life={"seconds": 0.4}) as running:
+        yield running
+
+
+@pytest.fixture
 def size() -> int:
     """How many jobs a run has in which something dies."""
     return 40
+
+
+@pytest.fixture
+def stopped_for() -> float:
+    """How many seconds a worker is stopped; after ten it is given up by scheduler and store, and its jobs are done again."""
+    return 30.0 if _MANY else 12.0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 async def test_x1_rows_are_accepted_once_within_the_limit(
     service: Remote, store: Server, tmp_path: Path, many: int
 ) -> None:
-    """Jobs of n 1 to 9 on three worker processes: a row each, each paid once, and no slot too many."""
+    """X1. Jobs of n 1 to 9 on three worker processes: a row each, each paid once, and no slot too many."""
     service.change(life={"seconds": 0.2})
     with cluster(environment(service, store), workers=3) as running:
         driver = await run(running, service, tmp_path, jobs_of(many))
@@ -54,18 +54,19 @@ async def test_x2_a_worker_dies(
     store: Server,
     tmp_path: Path,
     size: int,
+    stopped_for: float,
     hurt: Callable[[Cluster], None],
     *,
     nanny: bool,
 ) -> None:
-    """What a dead worker was doing is done by another, which finds its tasks; one that comes back sends nothing."""
+    """X2. What a dead worker was doing is done by another, which finds its tasks; one that comes back sends nothing."""
     with cluster(environment(service, store), workers=3, nanny=nanny) as running:
         async with driver_of(running, service, tmp_path) as driver, anyio.create_task_group() as group:
             group.start_soon(driver.run, jobs_of(size))
             await accepted(service, size // 4)
             hurt(running)
             if hurt is _stop:
-                await asyncio.sleep(12)
+                await asyncio.sleep(stopped_for)
                 os.kill(running.workers[0].pid, signal.SIGCONT)
 
     assert_all_is_well(service, driver, size)
@@ -75,7 +76,7 @@ async def test_x2_a_worker_dies(
 async def test_x5_the_store_fails(
     service: Remote, store: Server, tmp_path: Path, size: int, trouble: str
 ) -> None:
-    """A store that is killed and comes back, loses everything, or hangs: nothing is sent without it, or too much."""
+    """X5. A store that is killed and comes back, loses everything, or hangs: nothing is sent without it, or too much."""
     with cluster(environment(service, store), workers=2) as running:
         async with driver_of(running, service, tmp_path) as driver, anyio.create_task_group() as group:
             group.start_soon(driver.run, jobs_of(size))

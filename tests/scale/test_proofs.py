@@ -47,7 +47,7 @@ def _lane(service: Remote) -> str:
 async def test_x3_the_driver_dies_again_and_again(
     service: Remote, store: Server, tmp_path: Path, size: int
 ) -> None:
-    """Five drivers are killed at random moments; the same command continues each time, and nothing is paid twice."""
+    """X3. Five drivers are killed at random moments; the same command continues each time, and nothing is paid twice."""
     dice = random.Random(7)
     with cluster(environment(service, store), workers=2) as running:
         options = {
@@ -73,14 +73,20 @@ def _run_for(command: list[str], seconds: float) -> None:
     driver.wait()
 
 
-async def test_x4_the_scheduler_dies(service: Remote, store: Server, tmp_path: Path, size: int) -> None:
-    """A driver notices that its scheduler is gone, says so, and the same call on a new cluster continues."""
+@pytest.mark.parametrize("comes_back", [False, True], ids=["for good", "and comes back"])
+async def test_x4_the_scheduler_dies(
+    service: Remote, store: Server, tmp_path: Path, size: int, *, comes_back: bool
+) -> None:
+    """X4. A driver notices that its scheduler is gone or knows nothing, says so, and the same call on a new cluster continues."""
     with cluster(environment(service, store), workers=2) as running:
         with pytest.raises(ClusterLost, match="run again to continue"):
             async with driver_of(running, service, tmp_path, patience=6.0) as driver:
                 async with _raising(driver.run, jobs_of(size)):
                     await accepted(service, size // 4)
                     running.scheduler.kill()
+                    running.scheduler.wait()
+                    if comes_back:
+                        running.start_scheduler()
     with cluster(environment(service, store), workers=2) as running:
         last = await run(running, service, tmp_path, jobs_of(size))
 
@@ -98,7 +104,7 @@ async def _raising(work: Any, *arguments: Any) -> AsyncIterator[None]:
 async def test_x6_two_drivers_on_two_clusters_share_one_account(
     service: Remote, store: Server, tmp_path: Path, size: int
 ) -> None:
-    """Both get on, and together they never have more in use than the account has."""
+    """X6. Both get on, and together they never have more in use than the account has."""
     half = size // 2
     with ExitStack() as stack:
         clusters = [stack.enter_context(cluster(environment(service, store), workers=1)) for _ in range(2)]
@@ -117,7 +123,7 @@ async def test_x6_two_drivers_on_two_clusters_share_one_account(
 
 
 async def test_x7_the_limit_changes(service: Remote, store: Server, tmp_path: Path, size: int) -> None:
-    """Somebody says that the account has fewer slots now: what runs ends, and then no more are used."""
+    """X7. Somebody says that the account has fewer slots now: what runs ends, and then no more are used."""
     operator = RedisSlots(store.url, terms=TERMS)
     with cluster(environment(service, store), workers=2) as running:
         async with driver_of(running, service, tmp_path) as driver, anyio.create_task_group() as group:
@@ -134,7 +140,7 @@ async def test_x7_the_limit_changes(service: Remote, store: Server, tmp_path: Pa
 
 
 async def test_x9_two_accounts_are_twice_as_fast(store: Server, tmp_path: Path) -> None:
-    """Accounts do not wait for each other: two of them do the same work in little more than half the time."""
+    """X9. Accounts do not wait for each other: two of them do the same work in little more than half the time."""
     settings: dict[str, Any] = {"slots": 4, "enforce": False, "life": {"seconds": 0.5}}
     with Remote.spawn(**settings) as one, Remote.spawn(**settings) as two, ExitStack() as stack:
         first, second = (
@@ -164,14 +170,14 @@ async def _seconds(running: Cluster, service: Remote, out: Path, name: str, coun
     return time.monotonic() - began
 
 
-async def test_x10_many_empty_jobs(service: Remote, store: Server, tmp_path: Path) -> None:
-    """Twenty thousand jobs that do nothing pass at a thousand a second, in flat memory."""
+async def test_x10_many_empty_jobs(any_service: Remote, store: Server, tmp_path: Path) -> None:
+    """X10. Twenty thousand jobs that do nothing pass at a thousand a second, in flat memory."""
     count = 20_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with cluster(environment(service, store), workers=1) as running:
-        stage, jobs = stage_of(service.url, LIMIT, EmptyStage), jobs_of(count)
+    with cluster(environment(any_service, store), workers=1) as running:
+        stage, jobs = stage_of(any_service.url, LIMIT, EmptyStage), jobs_of(count)
         began = time.monotonic()
-        driver = await run(running, service, tmp_path, jobs, stage=stage, chunk=200)
+        driver = await run(running, any_service, tmp_path, jobs, stage=stage, chunk=200)
         took = time.monotonic() - began
         scheduler = _resident(running.scheduler.pid)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
@@ -188,19 +194,50 @@ def _resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def test_x11_no_secret_leaves_the_worker(service: Remote, store: Server, tmp_path: Path) -> None:
-    """No key is in what goes through the scheduler, in any log, in the folder, or in the store."""
-    stage = stage_of(service.url, LIMIT)
-    with cluster(environment(service, store), workers=1) as running:
-        await run(running, service, tmp_path, jobs_of(10), stage=stage)
+async def test_x11_no_secret_leaves_the_worker(any_service: Remote, store: Server, tmp_path: Path) -> None:
+    """X11. No key is in what goes through the scheduler, in any log, in the folder, or in the store."""
+    service, password = any_service, "a-password-of-the-store"
+    assert store.ask("CONFIG", "SET", "requirepass", password) == b"+OK\r\n"
+    told = {"KLING_SLOTS_STORE": store.url.replace("//", f"//:{password}@")}
+    stage, jobs = stage_of(service.url, LIMIT), jobs_of(20)
+    with cluster(environment(service, store) | told, workers=1) as running:
+        async with (
+            driver_of(running, service, tmp_path, stage=stage) as driver,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(driver.run, jobs)
+            await accepted(service, len(jobs) // 2)
+            scheduler, memory = _memory(running.scheduler.pid), _memory(store.process.pid)
         logs = b"".join(log.read_bytes() for log in running.logs)
-    sent = pickle.dumps((stage, [Assignment("k", job, "id") for job in jobs_of(10)]))
+    sent = pickle.dumps((stage, [Assignment("k", job, "id") for job in jobs]))
     files, kept = _bytes_in(tmp_path), _bytes_in(store.folder)
 
+    assert_all_is_well(service, driver, len(jobs))
     for place, found in (("tasks", sent), ("logs", logs), ("folder", files), ("store", kept)):
         assert found, place
-        for secret in (service.api_key, service.secret_key, "eyJ"):
+        for secret in (service.api_key, service.secret_key, password, "eyJ"):
             assert secret.encode() not in found, place
+    names = service.books(log=False)["accepted"]
+    for place, found in (("scheduler", scheduler), ("memory of the store", memory)):
+        # What is looked through is what was meant: the jobs are in it.
+        assert any(name.encode() in found for name in names), place
+        for secret in (service.api_key, service.secret_key):
+            assert secret.encode() not in found, place
+    assert password.encode() not in scheduler
+
+
+def _memory(pid: int) -> bytes:
+    """Return what a process of ours has in its memory, as far as it can be written to."""
+    found = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
+            span, rights = line.split()[:2]
+            if rights.startswith("rw"):
+                start, end = (int(number, 16) for number in span.split("-"))
+                with suppress(OSError):
+                    memory.seek(start)
+                    found.append(memory.read(end - start))
+    return b"".join(found)
 
 
 def _bytes_in(folder: Path) -> bytes:
@@ -208,7 +245,7 @@ def _bytes_in(folder: Path) -> bytes:
 
 
 async def test_x12_a_poison_row_fails_alone(service: Remote, store: Server, tmp_path: Path) -> None:
-    """A row that kills its process, again and again, is the only one without a picture."""
+    """X12. A row that kills its process, again and again, is the only one without a picture."""
     jobs = [*jobs_of(12), *jobs_of(1, "poison"), *jobs_of(12, "other")]
     stage = stage_of(service.url, LIMIT, PoisonStage)
     with cluster(environment(service, store), workers=2, nanny=True) as running:
@@ -220,8 +257,9 @@ async def test_x12_a_poison_row_fails_alone(service: Remote, store: Server, tmp_
     assert len(books["accepted"]) == 24
 
 
-async def test_a_cluster_behind_tls(service: Remote, store: Server, tmp_path: Path) -> None:
+async def test_a_cluster_behind_tls(any_service: Remote, store: Server, tmp_path: Path) -> None:
     """Driver, scheduler and workers talk over TLS; who has no certificate is not let in."""
+    service = any_service
     pem = str(_HERE / "loopback.pem")
     names = ("--tls-ca-file", pem, "--tls-cert", pem, "--tls-key", pem)
     make: Any = Security  # which has no types
@@ -247,8 +285,9 @@ async def _knock(port: int, pem: str) -> bytes:
     return b""
 
 
-async def test_the_command_line_runs_on_a_cluster(service: Remote, store: Server, tmp_path: Path) -> None:
+async def test_the_command_line_runs_on_a_cluster(any_service: Remote, store: Server, tmp_path: Path) -> None:
     """`run --engine dask://…` makes the same folder as a run in one process, and continues it."""
+    service = any_service
     manifest = tmp_path / "jobs.jsonl"
     rows = [
         {"key": f"k{n}", "subject_images": ["https://example.com/a.png"], "prompt": f"p{n}"} for n in range(6)

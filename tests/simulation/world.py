@@ -9,6 +9,7 @@ than runs.
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -19,6 +20,9 @@ from attrs import Factory, define, field, frozen
 
 from kling_async.protocol.limits import Change, Limit
 from kling_async.protocol.slots import Lane
+
+# Jobs of the largest runs; the scale session has all of them.
+MANY = 100_000 if os.environ.get("KLING_TEST_SCALE") else 25_000
 
 
 @frozen(kw_only=True)

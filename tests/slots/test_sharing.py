@@ -25,6 +25,7 @@ from kling_async.protocol.auth import Sealed
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.claims import Claim, Opening, Report, Ruling, Terms
 from kling_async.protocol.endpoints import Timeouts
+from kling_async.protocol.events import Event, LaneMoved
 from kling_async.protocol.requests import create_request
 from kling_async.slots import MemorySlots, RedisSlots, SlotStore, SqliteSlots
 
@@ -263,6 +264,59 @@ async def test_a_job_that_another_process_takes_over_is_not_sent(
     assert service.books.posts == 1
 
 
+async def test_slots_that_another_process_has_are_not_counted_as_held(
+    service: FaultServer, stores: Stores
+) -> None:
+    """Statistics and events know a job that waits at the store from one that has its slots."""
+    moves: list[LaneMoved] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, LaneMoved):
+            moves.append(event)
+
+    other = stores()
+    async with clients(service, stores(), on_event=watch) as (kling,):
+        await run_many(kling, "first", [1])
+        await look(other, lane_of(kling), holds=(Claim("holds-all", "other.1", 5),))
+        async with kling.batch([job("second", n=2)]) as batch:
+            await until(lambda: _waiting(kling))
+            waits = batch.statistics()
+            await look(other, lane_of(kling), ends=(("holds-all", "other.1"),))
+            await anext(batch)
+            used = batch.statistics()
+        await other.aclose()
+
+    assert waits.slots_held == 0
+    assert waits.slot_utilisation is not None
+    assert waits.slot_utilisation < 0.05
+    assert (waits.lanes[0].held, waits.lanes[0].waiting) == (0, 1)
+    assert used.slot_utilisation is not None
+    assert 0 < used.slot_utilisation <= 0.4
+    assert {(0, 1), (2, 0)} <= {(move.held, move.waiting) for move in moves}
+
+
+async def test_a_window_is_told_of_again(service: FaultServer, redis_server: Server) -> None:
+    """A store that forgets while a create is under way learns its window too, and fences who takes the job over."""
+    service.break_with(Fault(route="create", phase="read", action="delay", seconds=1.5))
+    patient = Timeouts(connect=1, request=5, settle=0.2)
+    prefix = f"again{next(_NAMES)}"
+    stores = [RedisSlots(redis_server.url, 5, prefix=prefix, terms=TERMS) for _ in range(2)]
+
+    async with clients(service, *stores, timeout=patient) as (first, second):
+        async with anyio.create_task_group() as group:
+
+            async def create_first() -> None:
+                _ = await first.images.multi_image.create(job("same"))
+
+            group.start_soon(create_first)
+            await until(lambda: service.books.posts == 1)
+            redis_server.ask("FLUSHALL")
+            again = await second.images.multi_image.create(job("same"))
+
+    assert service.books.posts == 1
+    assert again.task_id == service.books.charges[0].task_id
+
+
 def _waiting(kling: Kling) -> bool:
     sharing = kling._engine.links[0].lanes["kling-v2-1"].sharing
     return sharing is not None and bool(sharing._waiting) and not sharing._news
@@ -378,6 +432,19 @@ async def test_many_jobs_wait_on_few_connections(service: FaultServer, redis_ser
         await run_many(kling, "job", [1] * 1_000)
 
     assert_paid_once(service.books, 1_000)
+
+
+async def test_a_node_of_a_cluster_serves_a_lane(service: FaultServer) -> None:
+    """All keys of a lane have one hash slot, so that one script may touch them on a node of a cluster."""
+    with server(cluster=True) as node:
+        async with clients(service, RedisSlots(node.url, 5, terms=TERMS)) as (kling,):
+            await run_many(kling, "job", [1, 2])
+        slot_of = {
+            node.ask("CLUSTER", "KEYSLOT", f"kling:{{account:model}}:{name}") for name in ("meta", "queue")
+        }
+
+    assert_paid_once(service.books, 2)
+    assert len(slot_of) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # A checkout announces no plugin; an installed package does.
 _PLUGIN = () if entry_points(group="pytest11", name="kling_async") else ("-p", "kling_async.testing.plugin")
@@ -146,6 +151,55 @@ def test_callbacks_reach_a_receiver_in_the_tests_own_loop(pytester: pytest.Pytes
     result = _outcomes(pytester, _dedent(code))
 
     result.assert_outcomes(passed=1)
+
+
+def test_one_emulator_for_the_session(pytester: pytest.Pytester) -> None:
+    """Tests share it, with the settings of the suite, until one resets it."""
+    pytester.makeconftest("""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def kling_emulator_settings():
+            return {"api_key": "key-of-the-suite"}
+    """)
+    code = """
+    def make(emulator):
+        async def main():
+            async with emulator.client() as kling:
+                await kling.images.multi_image.run(subject_images=[PNG])
+
+        asyncio.run(main())
+
+    def test_first(kling_emulator_session):
+        make(kling_emulator_session)
+        assert kling_emulator_session.tasks_created == 1
+
+    def test_second(kling_emulator_session):
+        make(kling_emulator_session)
+        assert kling_emulator_session.tasks_created == 2
+        assert kling_emulator_session.api_key == "key-of-the-suite"
+        kling_emulator_session.reset()
+
+    def test_third(kling_emulator_session, kling_emulator):
+        assert kling_emulator_session.tasks_created == kling_emulator.tasks_created == 0
+        assert kling_emulator_session.url != kling_emulator.url
+    """
+
+    result = _outcomes(pytester, _dedent(code))
+
+    result.assert_outcomes(passed=3)
+
+
+def test_the_page_about_testing_passes(pytester: pytest.Pytester) -> None:
+    """What docs/testing.md shows is a file of tests, as it stands there."""
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    pytester.makepyfile("\n\n".join(blocks))
+    shutil.copy(ROOT / "examples" / "pictures" / "robot.jpg", pytester.path)
+
+    result = pytester.runpytest_subprocess(*_PLUGIN, *_STRICT)
+
+    result.assert_outcomes(passed=5)
 
 
 def test_suites_that_do_not_use_it_pay_nothing(pytester: pytest.Pytester) -> None:
