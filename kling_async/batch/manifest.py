@@ -52,7 +52,7 @@ _JSON = json.JSONDecoder()
 @frozen(kw_only=True)
 class Row:
     """
-    A good row: *number* is the line it starts on (the element, in a `.json` array), *key* names it in the results.
+    A good row: *number* is the line it starts on (the element, in a JSON array), *key* names it in the results.
 
     *digest* is a hash of the row as it stands in the file, by which a later run knows it without reading it closely.
     """

@@ -58,9 +58,8 @@ class Kling:
     """
     A client of the Kling image API, for one event loop and as long as you like.
 
-    Credentials come from the arguments or else from the environment (`KLING_API_KEY`; `KLING_ACCESS_KEY` and
-    `KLING_SECRET_KEY`; the same with `KLINGAI_`). Making a client needs no network and no running loop. Use it as
-    `async with Kling() as kling:`, or call `aclose()` in the end.
+    Credentials come from the arguments or else from the environment (`KLING_API_KEY`; `KLING_ACCESS_KEY` and `KLING_SECRET_KEY`;
+    the same with `KLINGAI_`). Making a client needs neither network nor loop. Use it as `async with`, or call `aclose()` in the end.
 
     *slots* is how many the account has: a number, or `"auto"` to read it from the resource packs and learn it; or a
     store of `kling_async.slots` that shares them with other processes.
@@ -264,8 +263,7 @@ class Kling:
         """
         Rebuild the lost or damaged journal of the run in *out* from its jobs and what the service has of them.
 
-        Submits nothing, and moves the old journal aside. The arguments are those of the `batch()`. Raises `JournalError` while
-        a run holds the journal.
+        Submits nothing, and moves the old journal aside. Takes what `batch()` took. Raises `JournalError` while a run holds it.
         """
         from kling_async.batch.options import BatchOptions
         from kling_async.batch.upkeep import rebuild
@@ -284,8 +282,8 @@ class Kling:
         """
         Fetch the pictures of the run in *out* that were never saved, are missing, or are damaged.
 
-        Works as long as the service has them, 30 days, and submits nothing. The arguments are those of the `batch()`. Raises
-        `JournalError` while a run holds the journal, `ConfigError` where there is none, `DownloadError` for a full disk.
+        Works for 30 days, and submits nothing. Takes what `batch()` took. Raises `JournalError` while a run holds the journal,
+        `ConfigError` where there is none, `DownloadError` for a full disk.
         """
         from kling_async.batch.fetching import fetch
         from kling_async.batch.options import BatchOptions

@@ -37,6 +37,8 @@ def calls(line: str) -> list[list[str]]:
     begins = True
     for word in lexer:
         if set(word) <= set("();<>|&"):
+            if open_call and word[0] in "<>" and open_call[-1].isdigit():
+                del open_call[-1]  # the number of what is redirected
             open_call, begins = None, True
         elif open_call is not None:
             open_call.append(word)
