@@ -105,8 +105,11 @@ class Journal:
         except BaseException:
             # Whoever is cancelled here leaves the thread at work, which has the lock or will have it.
             opening.abandoned = True
+            # A thread of its own, which a second cancellation cannot keep from starting.
+            undoing = threading.Thread(target=opening.undo, name="kling-journal-undo", daemon=True)
+            undoing.start()
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(opening.undo)
+                await anyio.to_thread.run_sync(undoing.join)
             raise
         journal = cls(path, *parts)
         journal._thread = threading.Thread(target=journal._write_on, name="kling-journal", daemon=True)
