@@ -276,9 +276,8 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
         bold=True,
     )
     if stats.skipped:
-        voice.say(
-            f"{stats.skipped - ending.failed_before:,} had been done before, {ending.failed_before:,} failed before"
-        )
+        failed = f", {ending.failed_before:,} failed before" if ending.failed_before else ""
+        voice.say(f"{stats.skipped - ending.failed_before:,} had been done before{failed}")
     if ending.fitted:
         voice.say(f"{plural(ending.fitted, 'picture')} changed to fit the rules; each is told in the results")
     voice.say(f"pictures  {str(settings.out).rstrip('/')}/images")
