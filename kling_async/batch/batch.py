@@ -81,7 +81,7 @@ class Batch:
         """Return where the batch stands; takes no time worth mentioning, at any moment, also after the end."""
         runner = self._runner
         named, ages = runner.waiting.longest(_SHOWN_WAITING), runner.waiting.ages()
-        trouble = runner.error if isinstance(runner.error, KlingError) else runner.party.dismissed
+        trouble = runner.error if isinstance(runner.error, KlingError) else runner.halted
         stopped_by = None if self._gone.is_set() else trouble
         return runner.counts.statistics(named, ages, runner.party, stopped_by)
 

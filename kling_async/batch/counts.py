@@ -102,6 +102,9 @@ class Counts:
         tally.succeeded += good
         tally.failed += not good
         tally.units += task.units or 0
+        if row.since < self._began:
+            # Sent by an earlier run: while nobody looked it may have ended at any time.
+            return
         seconds = self._engine.clock.now() - row.since
         self._lifetimes.add(seconds)
         self._weights += row.expected
@@ -198,12 +201,17 @@ class Counts:
     def _room(self, party: Party) -> int:
         """Say how many slots the jobs of *party* have now, and could have."""
         lanes = (
-            turnstile.lane
+            turnstile
             for link in self._engine.links
             if link.stopped is None
             for turnstile in link.lanes.values()
         )
-        return sum(lane.held_by(party) + max(0, lane.limit - lane.held) for lane in lanes)
+        return sum(
+            # What the lane has granted and the store has not leased yet, nobody can use.
+            max(0, each.lane.held_by(party) - (each.lane.held - each.held))
+            + max(0, each.lane.limit - each.lane.held)
+            for each in lanes
+        )
 
 
 def _account(name: str, tally: _Tally) -> AccountStatistics:

@@ -40,7 +40,8 @@ def seconds_left(queued: int, ages: Sequence[float], lifetimes: Lifetimes, *, fr
     rounds, place = divmod(queued - 1, len(left))
     last = left[place] + (rounds + 1) * known.mean
     last += known.spread(len(left)) * min(1.0, queued / len(left))
-    return max(last, known.last_of(ages)) if queued < len(left) else last
+    # However the rest falls, all of it must be done by the places there are, and the last of those that run must end.
+    return max(last, (sum(left) + queued * known.mean) / len(left), known.last_of(ages))
 
 
 def _lateness(age: float, last: float) -> float:
@@ -63,7 +64,8 @@ class Lifetimes:
         return f"<Lifetimes of {self.count} jobs>"
 
     def add(self, seconds: float) -> None:
-        """Learn that a job took *seconds*."""
+        """Learn that a job took *seconds*; none takes no time at all, whatever a coarse clock says."""
+        seconds = max(seconds, _SHORTEST)
         count, total = self._bins.get(_bin(seconds), (0, 0.0))
         self._bins[_bin(seconds)] = (count + 1, total + seconds)
         self.count += 1

@@ -79,7 +79,8 @@ class Runner:
     # Without a journal, part of every external id, so that two runs of the same jobs make tasks of their own.
     _name: str = field(init=False)
     _scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
-    _dismissed: bool = field(default=False, init=False)
+    # Why nothing more is sent, once somebody stopped the batch.
+    halted: BatchStopped | None = field(default=None, init=False)
     _workers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
     _open: int = field(default=0, init=False)
@@ -170,10 +171,10 @@ class Runner:
 
     def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
-        if not self._dismissed:
-            self._dismissed = True
+        if self.halted is None:
+            self.halted = BatchStopped("the batch was stopped before this job was sent")
             self._take_no_more(error)
-            self._engine.dismiss(self.party, BatchStopped("the batch was stopped before this job was sent"))
+            self._engine.dismiss(self.party, self.halted)
 
     def _take_no_more(self, error: Exception | None) -> None:
         self.error = self.error or error

@@ -53,7 +53,8 @@ class Statistics:
     is never below 0. *seconds* is since the start; *eta* the seconds to the end, None as long as nobody knows.
     *accounts* counts tasks by account (a job that was split counts once for each task), *lanes* shows what is known of
     the slots, and *waiting_for* names the jobs in flight for longest, with their seconds. *stopped_by* is why no more
-    jobs are taken, None while they are: `BudgetSpent`, `BatchStopped` after `stop()`, trouble of the account.
+    jobs are taken, None while they are: `BudgetSpent`, `BatchStopped` after `stop()`, trouble of the account. After the
+    end it is None as well; what there was to raise, the iteration has raised.
     """
 
     seconds: float

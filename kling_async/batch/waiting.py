@@ -71,9 +71,9 @@ class Waiting:
         return {run.entry.shown: now - run.row.since for run in islice(self._runs, most)}
 
     def ages(self) -> list[float]:
-        """Return for how many seconds each run has waited."""
+        """Return for how many seconds each run has waited; not for how long its task runs, if an earlier run began it."""
         now = self._clock.now()
-        return [now - run.row.since for run in self._runs]
+        return [now - run.since for run in self._runs]
 
     def close(self) -> None:
         """Let `watch()` end: there will be no more runs."""

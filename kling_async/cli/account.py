@@ -76,7 +76,7 @@ def _fields(pack: Pack) -> dict[str, Any]:
 
 
 def _number(value: Decimal | None) -> str:
-    return "?" if value is None else f"{float(value):,g}"
+    return "?" if value is None else f"{float(value):,.10g}"
 
 
 def _day(value: datetime | None) -> str:

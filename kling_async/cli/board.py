@@ -46,6 +46,8 @@ KEPT_FAILURES = 8
 _ORDER = {"recovered": 0, "processing": 1, "saving": 2, "waiting": 3}
 # A task that has taken so many times the usual is late, once so many have ended that there is a usual.
 _LATE = 2.0
+# Seconds by which the clocks of an event and of the board may differ.
+_A_MOMENT = 1.0
 _ENOUGH = 5
 _PATIENCE = fields(BatchOptions).task_timeout.default or 0.0
 _STALL = fields(BatchOptions).stall_after.default or 0.0
@@ -344,11 +346,13 @@ class Board:
         if job is None or job.status not in _RUNNING:
             return
         now = self._clock()
-        self._tasks.add(event.seconds)
         self._crowd.change(-1, now)
-        if self._tasks.count == 1:
-            # Until now the slots were filling.
-            self._crowd.begin(now)
+        # One that an earlier run sent may have ended at any time since.
+        if event.seconds <= now - job.since + _A_MOMENT:
+            self._tasks.add(event.seconds)
+            if self._tasks.count == 1:
+                # Until now the slots were filling.
+                self._crowd.begin(now)
         self._jobs[event.key] = evolve(job, status="saving", since=now, note="")
 
     def _kept(self, _event: Saved) -> None:
@@ -362,7 +366,7 @@ class Board:
 def _short(error: KlingError) -> str:
     """Return what happened, by its code if there is one, and what to do."""
     if isinstance(error, TaskFailed):
-        return f"the service says: {error.reason} (not charged; `retry` makes it anew)"
+        return f"the service says: {error.reason} (`retry` makes a new task)"
     return f"{error.code}: {error.remedy or error.message}" if isinstance(error, ApiError) else str(error)
 
 

@@ -37,4 +37,9 @@ def _script(shell: str) -> str:
     kind = get_completion_class(shell)
     assert kind is not None, "click knows all that can be chosen"
     ctx = click.get_current_context()
-    return kind(ctx.find_root().command, {}, "kling-async", _VARIABLE).source()
+    script = kind(ctx.find_root().command, {}, "kling-async", _VARIABLE).source()
+    if shell == "zsh":
+        # click's script takes for granted that completion is switched on.
+        tag, _, rest = script.partition("\n")
+        return f"{tag}\n(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}\n{rest}"
+    return script

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,9 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
             voice.say(f"┃ {line}", colour="yellow", bold=True)
         voice.say(f"┃ manifest  {manifest}: {todo.work()}")
         voice.say(f"┃ output    {folder / 'images'}   journal  {journal_of(folder)}")
-        orders = Orders(rows=rows, out=folder, resume=f"kling-async demo {folder}", budget=BUDGET)
+        orders = Orders(
+            rows=rows, out=folder, resume=f"kling-async demo {shlex.quote(str(folder))}", budget=BUDGET
+        )
         ending = await drive(kling, orders, board, _view(voice, svg), voice)
         twice = len(emulator.tasks) - ending.statistics.creates
     code = _code(ending, manifest)
@@ -190,15 +193,16 @@ def _say_end(
     for failed in ending.failed:
         why = "planned refusal: " if _planned(failed) else ""
         voice.say(f"  {failed.key}: {why}{failed.error}")
+    quoted = shlex.quote(str(folder))
     lines: list[tuple[str, Any]] = [
         *([("gallery", f"{folder / gallery.page.name}  (open this)")] if gallery else []),
         ("pictures", f"{folder / 'images'}"),
         ("results", f"{folder / 'results.jsonl'}  (a line for each job)"),
-        ("again", f"kling-async demo {folder}  (only what is left)"),
-        ("retry", f"kling-async retry {folder}  (what failed)"),
-        ("python", f"python {folder / 'run.py'}  (the same in 20 lines)"),
+        ("again", f"kling-async demo {quoted}  (only what is left)"),
+        ("retry", f"kling-async retry {quoted}  (what failed)"),
+        ("python", f"python {shlex.quote(str(folder / 'run.py'))}  (the same in 20 lines)"),
         ("for real", "export KLING_API_KEY=…"),
-        ("", f"kling-async run {folder / 'jobs.jsonl'} -o kling-real"),
+        ("", f"kling-async run {shlex.quote(str(folder / 'jobs.jsonl'))} -o kling-real"),
         ("", f"would cost {whole.cost()}"),
     ]
     for name, text in lines:

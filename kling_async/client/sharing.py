@@ -136,6 +136,8 @@ class Sharing:
         answer = await send(opened_at + seconds)
         # Without an answer it may still arrive, and the window stays open until its end.
         share.sending = False
+        # A wish to open it again that was not told yet would leave it open.
+        self._news.opens.pop(share.token, None)
         self._news.closes[share.token] = share
         return answer
 
@@ -209,7 +211,7 @@ class Sharing:
         share.ended = True
         self._shares.pop(share.token, None)
         self._stop_waiting(share.token)
-        for news in (self._news.asks, self._news.holds, self._news.closes):
+        for news in (self._news.asks, self._news.holds, self._news.opens, self._news.closes):
             news.pop(share.token, None)
         return True
 

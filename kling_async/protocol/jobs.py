@@ -124,8 +124,10 @@ def _callback(_: Any, attribute: Attribute[Any], value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, str) or not re.match(r"https?://[^\s/]", value):
+        # A query may hold what nobody else is to know.
+        shown = value.partition("?")[0] if isinstance(value, str) else value
         raise _refuse(
-            attribute.name, "an http(s) URL that the service can reach", value, "write the whole address"
+            attribute.name, "an http(s) URL that the service can reach", shown, "write the whole address"
         )
     _text(LONGEST_URL)(None, attribute, value)
 

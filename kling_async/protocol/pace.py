@@ -2,7 +2,7 @@
 How fast to ask: the interval between turns, the budget of single requests, and the pause after failures.
 
 The interval is the largest of three: the caller's minimum, a fiftieth of a typical duration (more often would win nothing),
-and what thrift asks for; where callbacks tell of every end, a *stretch* times that. Thrift keeps the requests sent during a mean duration under a line that rises with the tasks in
+and what thrift asks for; where callbacks tell of every end, a *stretch* times that. Thrift keeps the requests sent during a mean duration under a line drawn over the tasks in
 flight: 16 for 9 tasks, 36 for 50, 25 for 100, 105 for 5,000, that is 1.8, 0.7, 0.25 and 0.021 a job.
 """
 

@@ -7,6 +7,7 @@ pictures that stand in the row itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def asked_of(number: int, digest: int, job: MultiImage) -> Asked:
         shown["style_image"] = name(job.style_image)
     shown |= {field: value for field in _PLAIN if (value := getattr(job, field)) is not None}
     if job.extra:
-        shown["extra"] = dict(job.extra)
+        shown["extra"] = _plain(job.extra)
     return Asked(number=number, digest=digest, job=shown, files=files)
 
 
@@ -64,6 +65,17 @@ def _text_of(source: ImageSource) -> str:
     if address is not None:
         return without_query(address)
     return f"<base64 of {megabytes(len(source.data or b''))}>"
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value with all addresses in it as they may be shown."""
+    if isinstance(value, str):
+        return without_query(value) if re.match(r"\w+://", value) else value
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
 
 
 def without_query(address: str) -> str:

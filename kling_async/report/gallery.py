@@ -28,7 +28,7 @@ from kling_async.protocol.lifecycle import FINISHED, LIVE, JobRecord
 from kling_async.report.asked import Asked, asked_of
 from kling_async.report.bars import Bar, bars_of, figures
 from kling_async.report.page import render, require_jinja
-from kling_async.report.places import href_of, is_address, places_of
+from kling_async.report.places import Places, href_of, is_address, places_of
 from kling_async.report.rows import Line, rows_of, totals_of
 from kling_async.report.thumbnails import Thumbnails, make_thumbnails
 from kling_async.report.timeline import draw
@@ -83,7 +83,13 @@ def write_gallery(
     that cannot be written to, and `JournalError` for a damaged journal.
     """
     require_jinja()
-    found = _read(sources, most)
+    try:
+        found = _read(sources, most)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(
+            f"gallery: expected results that can be read in {sources.home}, found {reason}; correct that first"
+        ) from error
     home = sources.home.resolve()
     page = (to or home / GALLERY).absolute()
     thumbnails = _thumbnails(found, home, seconds, told)
@@ -106,7 +112,7 @@ class _Found:
     """What a folder has: rows of the page, the files of their pictures, all tasks, and what is to be noted."""
 
     rows: list[dict[str, Any]]
-    places: Mapping[str, Path | None]
+    places: Places
     bars: tuple[Bar, ...]
     notes: list[str]
 
@@ -196,7 +202,7 @@ def _thumbnails(
     found: _Found, home: Path, seconds: float | None, told: Callable[[int, int], object]
 ) -> Thumbnails:
     """Make the thumbnails there is time for; a page without them is a page too, and says why."""
-    pictures = [path for path in found.places.values() if path is not None]
+    pictures = found.places.files()
     try:
         made = make_thumbnails(
             pictures, home / THUMBNAILS, seconds=seconds, told=lambda done: told(done, len(pictures))
@@ -214,6 +220,10 @@ def _thumbnails(
 def _data(sources: Sources, found: _Found, folder: Path, thumbnails: Thumbnails) -> dict[str, Any]:
     """Return all that a page in *folder* is made of."""
     home = sources.home.resolve()
+
+    def shown(pictures: Mapping[str, Path | None]) -> dict[str, Any]:
+        return {text: _picture(text, path, home, folder, thumbnails) for text, path in pictures.items()}
+
     return {
         "run": {
             "name": home.name or str(home),
@@ -226,9 +236,8 @@ def _data(sources: Sources, found: _Found, folder: Path, thumbnails: Thumbnails)
             "path": MultiImage.path,
         },
         "totals": totals_of(found.rows),
-        "pictures": {
-            text: _picture(text, path, home, folder, thumbnails) for text, path in found.places.items()
-        },
+        "pictures": shown(found.places.results),
+        "references": shown(found.places.references),
         "rows": found.rows,
     }
 

@@ -74,6 +74,7 @@ def render(data: Mapping[str, Any], *, timeline: str = "", template: Path | None
             totals=data["totals"],
             rows=data["rows"],
             pictures=data["pictures"],
+            references=data["references"],
             data=do_mark_safe(as_script(data)),  # escaped for where it stands
             timeline=do_mark_safe(timeline),  # made by us of escaped texts
             style=do_mark_safe(_asset("gallery.css")),  # a file of this package

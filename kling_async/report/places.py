@@ -12,11 +12,29 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from attrs import field, frozen
+
 from kling_async.report.asked import Asked
 
-__all__ = ["href_of", "is_address", "places_of"]
+__all__ = ["Places", "href_of", "is_address", "places_of"]
 
 _REFERENCES = ("scene_image", "style_image")
+
+
+@frozen
+class Places:
+    """
+    The pictures that a page names, once each, with their files; None for one that is not on this machine.
+
+    Results are named as seen from the run's folder and references as in the manifest, so one text may mean two files.
+    """
+
+    results: dict[str, Path | None] = field(factory=dict)
+    references: dict[str, Path | None] = field(factory=dict)
+
+    def files(self) -> list[Path]:
+        """Return the files; the results first, in the order of the rows: they are what is looked at."""
+        return [path for path in (*self.results.values(), *self.references.values()) if path is not None]
 
 
 def is_address(text: str) -> bool:
@@ -24,23 +42,16 @@ def is_address(text: str) -> bool:
     return "://" in text
 
 
-def places_of(
-    rows: Iterable[Mapping[str, Any]], asked: Mapping[str, Asked], out: Path
-) -> dict[str, Path | None]:
-    """
-    Return every picture that *rows* name, once each, and its file; None for one that is not on this machine.
-
-    Saved pictures come first, in the order of the rows: they are what is looked at.
-    """
-    found: dict[str, Path | None] = {}
-    references: dict[str, Path | None] = {}
+def places_of(rows: Iterable[Mapping[str, Any]], asked: Mapping[str, Asked], out: Path) -> Places:
+    """Return every picture that *rows* name."""
+    found = Places()
     for row in rows:
         for name in (*row.get("files", ()), *row.get("watermarked", ())):
-            found[name] = None if is_address(name) else out / name
+            found.results[name] = None if is_address(name) else out / name
         if row["key"] in asked:
             files = asked[row["key"]].files
-            references |= {text: files.get(text) for text in _references(row.get("job", {}))}
-    return found | references
+            found.references.update({text: files.get(text) for text in _references(row.get("job", {}))})
+    return found
 
 
 def _references(job: Mapping[str, Any]) -> Iterable[str]:

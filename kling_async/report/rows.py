@@ -90,7 +90,7 @@ def _status(line: Line, record: JobRecord | None) -> str:
     if record is not None and record.state in LIVE and record.state is not JobState.SUCCEEDED:
         return "running"
     if record is not None and record.state is JobState.SUCCEEDED and not line.get("files"):
-        return "running"
+        return "unsaved"
     if record is not None and record.state is JobState.PENDING:
         return "waiting"
     return str(line.get("status", "running"))
@@ -155,7 +155,8 @@ def _fitted(each: Any) -> str:
 def totals_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Add up *rows*: how many of each status, pictures, units, the time from the first start to the last end."""
     counts = {
-        status: _count(rows, status) for status in ("succeeded", "failed", "running", "waiting", "skipped")
+        status: _count(rows, status)
+        for status in ("succeeded", "failed", "running", "unsaved", "waiting", "skipped")
     }
     units = sum(float(row.get("units") or 0) for row in rows)
     starts = [row["started"] for row in rows if "started" in row]

@@ -283,7 +283,7 @@ def _translated(shown: str) -> Iterator[None]:
         raise DownloadError(
             "the connection broke before the end of the picture", shown, retryable=True
         ) from _safe(error)
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, OSError) as error:
         kind = type(error).__name__
         retryable = not isinstance(error, aiohttp.ClientSSLError)
         raise DownloadError(f"the download failed ({kind})", shown, retryable=retryable) from _safe(error)

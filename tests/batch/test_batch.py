@@ -300,12 +300,36 @@ async def test_stop_drains() -> None:
     ):
         outcomes = [await anext(batch)]
         batch.stop()
+        reason = batch.statistics().stopped_by
         sent = creates(emulator)
         outcomes += [outcome async for outcome in batch]
 
     assert len(outcomes) == len(emulator.tasks) == creates(emulator)
     assert creates(emulator) <= sent + 3
     assert set(map(type, outcomes)) == {Succeeded}
+    assert isinstance(reason, BatchStopped)
+
+
+async def test_a_batch_that_went_well_was_never_stopped(tmp_path: Path) -> None:
+    """Nor does it say so while it puts its things away."""
+    reasons: set[object] = set()
+
+    async def look(batch: Batch) -> None:
+        while True:
+            reasons.add(batch.statistics().stopped_by)
+            await asyncio.sleep(0)
+
+    async with (
+        Emulator(speed="instant", paint="stamp") as emulator,
+        client(emulator) as kling,
+        kling.batch(jobs(3), journal=tmp_path / "run.db") as batch,
+    ):
+        looking = asyncio.create_task(look(batch))
+        outcomes = [outcome async for outcome in batch]
+        looking.cancel()
+
+    assert len(outcomes) == 3
+    assert reasons == {None}
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,21 @@ def run(
     return forecasts
 
 
+@pytest.mark.parametrize("queued", [1, 5, 10])
+def test_no_run_ends_before_its_work_is_done(queued: int) -> None:
+    """One job that took ninety times as long as the others does not make the rest take no time."""
+    lifetimes = known(*[20.0] * 99, 1800.0)
+
+    left = seconds_left(queued, [5.0], lifetimes)
+
+    assert left >= queued * lifetimes.curve([5.0]).mean
+
+
+def test_a_coarse_clock_is_no_trouble() -> None:
+    """Jobs that took no time that could be told are as good as any."""
+    assert 0.0 <= seconds_left(3, [0.0], known(0.0, 0.0), free=2) < 1.0
+
+
 @pytest.mark.parametrize(
     ("jobs", "slots"), [(36, 9), (40, 9), (41, 9), (500, 50), (9, 9), (12, 9), (1000, 3)]
 )

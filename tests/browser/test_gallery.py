@@ -325,10 +325,15 @@ def test_a_row_can_be_copied_and_run(browser: Chrome, page: Path) -> None:
     fields = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
     # The request as the shell makes it, without sending it.
     script = f'curl() {{ printf "%s\\n" "$1" "$3" >&2; cat; }}\n{curl}'
+    shell = {"KLING_API_KEY": "mine", "PATH": "/usr/bin:/bin"}
+    # The run was emulated, so its request goes nowhere but to an emulator.
+    astray = subprocess.run(
+        ["bash", "-c", script], cwd=page.parents[1], env=shell, capture_output=True, text=True, check=False
+    )
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=page.parents[1],
-        env={"KLING_API_KEY": "mine", "PATH": "/usr/bin:/bin"},
+        env=shell | {"KLING_BASE_URL": "http://127.0.0.1:9/v1/"},
         capture_output=True,
         text=True,
         check=True,
@@ -337,9 +342,10 @@ def test_a_row_can_be_copied_and_run(browser: Chrome, page: Path) -> None:
     assert json.loads(line_of) == wanted | {"model_name": "kling-v2-1"}
     assert fields == {name: value for name, value in json.loads(line_of).items() if name != "key"}
     assert done.stderr.splitlines() == [
-        "https://api-singapore.klingai.com/v1/images/multi-image2image",
+        "http://127.0.0.1:9/v1/images/multi-image2image",
         "Authorization: Bearer mine",
     ]
+    assert (astray.stdout, "KLING_BASE_URL" in astray.stderr) == ("", True)
     assert (body["prompt"], body["n"], body["aspect_ratio"]) == (NASTY, 3, "16:9")
     assert (
         body["subject_image_list"][0]["subject_image"] == body["scene_image"]

@@ -16,6 +16,7 @@ from cli_kit import call, environment, manifest, picture
 from gallery_kit import BEGAN, asked, failed, folder, line, record
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from kling_async import MultiImage
 from kling_async.errors import ConfigError, JournalError
@@ -221,14 +222,45 @@ def test_every_picture_is_named_once() -> None:
 
     places = places_of(rows, wishes, Path("/out"))
 
-    assert list(places) == [
-        "images/k_0.png",
-        "s3://b/l.png",
-        "/x/a.png",
-        "https://cdn.example/b.png",
-        "<base64 of 8 bytes>",
-    ]
-    assert [path for path in places.values() if path] == [Path("/out/images/k_0.png"), Path("/x/a.png")]
+    assert list(places.results) == ["images/k_0.png", "s3://b/l.png"]
+    assert list(places.references) == ["/x/a.png", "https://cdn.example/b.png", "<base64 of 8 bytes>"]
+    assert places.files() == [Path("/out/images/k_0.png"), Path("/x/a.png")]
+
+
+def test_a_result_and_a_reference_may_have_one_name(tmp_path: Path) -> None:
+    """Results fed back in are named as results are, and are other files: each is shown where it belongs."""
+    out = folder(
+        tmp_path, [line("k", files=["images/k_0.png"])], rows=[asked("k", subject_images=["images/k_0.png"])]
+    )
+    for place, colour in ((tmp_path / "images", "red"), (out / "images", "blue")):
+        place.mkdir(exist_ok=True)
+        Image.new("RGB", (400, 400), colour).save(place / "k_0.png")
+
+    data = data_of(write_gallery(Sources(home=out, manifest=tmp_path / "jobs.jsonl")).page)
+
+    assert data["pictures"]["images/k_0.png"]["href"] == "images/k_0.png"
+    assert data["references"]["images/k_0.png"]["href"] == "../images/k_0.png"
+
+
+def test_addresses_in_further_fields_lose_their_queries() -> None:
+    """However deep they stand; other texts stay as they are."""
+    extra = {
+        "reference": "https://x.example/a.png?sign=secret",
+        "deep": [{"at": "s3://b/k?secret"}],
+        "q": "why? so",
+    }
+
+    found = asked_of(1, 0, MultiImage(subject_images=["/x/a.png"], extra=extra)).job["extra"]
+
+    assert found == {"reference": "https://x.example/a.png?…", "deep": [{"at": "s3://b/k?…"}], "q": "why? so"}
+
+
+def test_results_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
+    """It names the folder and what was found."""
+    (tmp_path / "results.jsonl").mkdir()
+
+    with pytest.raises(ConfigError, match=r"expected results that can be read in .*found Is a directory"):
+        write_gallery(Sources(home=tmp_path))
 
 
 # The page
@@ -428,7 +460,7 @@ def test_the_command_writes_a_page(tmp_path: Path) -> None:
     assert [row["status"] for row in data["rows"]] == ["succeeded", "succeeded", "running"]
     assert data["run"]["emulated"] is True
     assert data["pictures"]["images/r0_0.png"]["thumbnail"].startswith("thumbnails/")
-    assert data["pictures"]["refs/dress.png"]["href"] == "../refs/dress.png"
+    assert data["references"]["refs/dress.png"]["href"] == "../refs/dress.png"
     assert data["pictures"]["images/r1_0.png"] == {"missing": True}
     assert 'class="timeline"' in page.read_text(encoding="utf-8")
 

@@ -185,6 +185,22 @@ async def test_results_are_scripted_too() -> None:
     assert "authorization" not in script.of("result")[0].headers
 
 
+async def test_a_result_host_that_breaks_off_fails_one_picture(tmp_path: Path) -> None:
+    """The trouble is a `DownloadError` of its job; the others of the batch are saved."""
+    script = ScriptedTransport(pace=1000, result=[Broken()] * 12)
+    outcomes: list[Outcome] = []
+    async with over(script) as kling:
+        task = await kling.images.multi_image.run(subject_images=[URL])
+        with pytest.raises(DownloadError, match="the download failed"):
+            await task.images[0].read()
+        jobs = [MultiImage(key=f"k{number}", subject_images=[URL]) for number in range(6)]
+        async with kling.batch(jobs, out=tmp_path) as batch:
+            await collect(batch, outcomes)
+
+    assert len(outcomes) == 6
+    assert all(isinstance(each.error, DownloadError) for each in outcomes if isinstance(each, Failed))
+
+
 async def test_a_whole_batch_runs_over_it(tmp_path: Path) -> None:
     """Forty jobs with pictures from memory, three of them refused for want of slots and two for good, are each made once."""
     lines = [Answer.refused(1303, status=429)] * 3 + [Answer.refused(1301)] * 2

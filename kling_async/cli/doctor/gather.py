@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -154,8 +154,12 @@ def look_at_place(out: Path | str) -> Place:
     """See whether files and a journal can be made in *out*, or where it would be made; leaves nothing behind."""
     if isinstance(out, str):
         return Place(shown=f"{out} (an object store, not looked at; it needs --journal FILE on this machine)")
-    there = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
+    # Not Path.exists(), which raises for names that no file can have.
+    there = next(each for each in (out.absolute(), *out.absolute().parents) if os.path.exists(each))  # noqa: PTH110
     try:
+        if there != out.absolute():
+            with suppress(FileNotFoundError):  # as it should be; anything else keeps a folder from being made
+                out.absolute().stat()
         with tempfile.TemporaryDirectory(dir=there, prefix=".kling-doctor-") as folder:
             wal = _wal_trouble(Path(folder) / "journal.db")
     except OSError as error:

@@ -47,6 +47,13 @@ function factsOf(row) {
   ].filter(Boolean);
 }
 
+/** What stands in place of results that are not there. */
+const WORDS = {
+  running: "under way",
+  unsaved: "made, not saved yet: kling-async fetch saves it",
+  waiting: "to be tried again",
+};
+
 function resultsOf(row, pictures, open) {
   const shots = pictures
     .map((picture, place) => [picture, place])
@@ -54,7 +61,7 @@ function resultsOf(row, pictures, open) {
     .map(([picture, place]) => shot(row, picture, () => open(place)));
   if (row.error) shots.unshift(trouble(row));
   if (shots.length === 0) {
-    const words = { running: "under way", waiting: "to be tried again" }[row.status] ?? "no pictures were saved";
+    const words = WORDS[row.status] ?? "no pictures were saved";
     shots.push(make("span", { class: "text" }, words));
   }
   return make("div", { class: "results" }, ...shots);

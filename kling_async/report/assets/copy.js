@@ -65,8 +65,10 @@ function asCurl(row) {
     const [, start, name, value, end] = /^(\s*"(\w+)": )(".*")(,?)$/.exec(line) ?? [];
     return pictures.has(name) && files.has(value) ? `${start}${files.get(value)}${end}` : line;
   });
+  const base = data.run.emulated ? "KLING_BASE_URL:?the address of the emulator" : `KLING_BASE_URL:-${data.run.base_url}`;
   return [
-    `curl "\${KLING_BASE_URL:-${data.run.base_url}}${data.run.path}" \\`,
+    `base="\${${base}}"; base="\${base%/}"; base="\${base%/v1}"`,
+    `curl "$base${data.run.path}" \\`,
     '  -H "Authorization: Bearer $KLING_API_KEY" -H "Content-Type: application/json" \\',
     "  --data-binary @- <<JSON",
     ...lines,

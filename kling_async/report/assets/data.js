@@ -22,7 +22,10 @@ function make(tag, properties = {}, ...children) {
 function picturesOf(row) {
   const job = row.job ?? {};
   const subjects = job.subject_images ?? [];
-  const named = (kind, label, text) => ({ kind, label, text, ...data.pictures[text] });
+  const named = (kind, label, text) => {
+    const places = kind === "reference" ? data.references : data.pictures;
+    return { kind, label, text, ...places[text] };
+  };
   return [
     ...(row.error ? [{ kind: "trouble", label: "error", text: codeOf(row) }] : []),
     ...(row.files ?? []).map((text, at) => named("result", `result ${at + 1}`, text)),

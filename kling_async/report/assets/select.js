@@ -1,6 +1,6 @@
 // Which rows are shown, and in which order: decided by what the filters say, and kept in the address of the page.
 
-const STATUSES = ["succeeded", "failed", "running", "waiting", "skipped"];
+const STATUSES = ["succeeded", "failed", "running", "unsaved", "waiting", "skipped"];
 const by = (value, otherwise) => (one, other) => (value(other) ?? otherwise) - (value(one) ?? otherwise);
 const ORDERS = {
   manifest: ["as asked", null],
