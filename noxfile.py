@@ -25,8 +25,8 @@ PROVING = (
 )
 # What the lowest versions of the requirements can break.
 TOUCHING = (
-    *("tests/batch", "tests/cli", "tests/client", "tests/emulator", "tests/integrations", "tests/report"),
-    "tests/transport",
+    # The emulator and the pages of runs are used by most of these.
+    *("tests/batch", "tests/cli", "tests/client", "tests/integrations", "tests/transport"),
     *(f"tests/protocol/test_{name}.py" for name in ("auth", "codec", "jobs", "pages", "tasks")),
 )
 # Its examples use extras, so its code runs in the session of the tests only.
