@@ -44,7 +44,8 @@ def test_all_is_well(tmp_path: Path) -> None:
     code, said = _run(tmp_path, tests=PASSED)
 
     assert code == 0
-    assert "sessions: -s lint coverage " in said
+    assert "sessions: -s lint examples " in said
+    assert "sessions: -s coverage proofs " in said
     assert said.splitlines()[-1] == "=== 3 passed in 0.10s ==="
 
 
@@ -54,11 +55,22 @@ def test_all_is_well(tmp_path: Path) -> None:
         {"tests": f"{PASSED} && false"},
         {"tests": f"false; {PASSED}"},
         {"tests": PASSED, "nox": "false"},
+        {"tests": PASSED, "nox": 'case "$*" in *lint*) exit 1;; esac'},
+        {"tests": PASSED, "nox": 'case "$*" in *proofs*) exit 1;; esac'},
         {"tests": PASSED, "demo": "false"},
         {"tests": SKIPPED},
         {"tests": "true"},
     ],
-    ids=["tests", "before the tests", "nox", "demo", "a skip that is not listed", "no tests"],
+    ids=[
+        "tests",
+        "before the tests",
+        "nox",
+        "lint",
+        "proofs",
+        "demo",
+        "a skip that is not listed",
+        "no tests",
+    ],
 )
 def test_one_thing_is_wrong(tmp_path: Path, steps: dict[str, str]) -> None:
     """Whichever step fails, or if a test is skipped or none was run, the whole fails."""
