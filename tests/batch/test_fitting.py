@@ -137,12 +137,12 @@ async def test_a_file_changed_after_its_check_is_not_sent(tmp_path: Path) -> Non
     ]
 
     async with (
-        emulator(slots=1, speed=1, task_seconds=1.0) as service,
+        emulator(slots=1, speed=1, task_seconds=2.0) as service,
         client(service, slots=1) as kling,
         kling.batch(jobs, in_order=True) as batch,
     ):
         # A batch begins when it is entered; its second job has been checked once it waits for the slot of the first.
-        await until(lambda: service.tasks and batch.statistics().queued, 10)
+        await until(lambda: any(lane.waiting for lane in batch.statistics().lanes), 10)
         path.write_bytes(png(400, 400))
         outcomes = {outcome.key: outcome async for outcome in batch}
 
