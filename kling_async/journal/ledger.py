@@ -14,12 +14,12 @@ from attrs import define, field
 
 from kling_async._crash import crash_point
 from kling_async.journal.journal import Journal
-from kling_async.protocol.lifecycle import JobRecord, JobState
+from kling_async.protocol.lifecycle import JobRecord, JobState, Resting
 
 __all__ = ["Ledger"]
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class Ledger:
     """
     Moves the *record* of one job and writes each move into *journal*; *wall* tells Unix time.
@@ -28,9 +28,26 @@ class Ledger:
     """
 
     journal: Journal
-    record: JobRecord
+    _record: JobRecord | Resting
     _wall: Callable[[], float]
     whole: Ledger | None = field(default=None, repr=False)
+
+    @property
+    def record(self) -> JobRecord:
+        """Where the job stands."""
+        record = self._record
+        if not isinstance(record, JobRecord):
+            record = self._record = JobRecord.wake(record)
+        return record
+
+    @record.setter
+    def record(self, record: JobRecord) -> None:
+        self._record = record
+
+    def rest(self) -> None:
+        """Keep the record as plain values until it is asked for."""
+        if isinstance(self._record, JobRecord):
+            self._record = self._record.rest()
 
     async def intend(self, account: str, units: int) -> None:
         """Write down that a create is about to leave; raises `JournalError`, and then none may."""

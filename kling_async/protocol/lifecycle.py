@@ -21,14 +21,14 @@ from collections.abc import Mapping
 from enum import Enum
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import fields, frozen
 
 from kling_async import errors
 from kling_async.protocol.verdict import Verdict, judge
 
-__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "is_final", "is_lost"]
+__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "Resting", "is_final", "is_lost"]
 
 
 class JobState(Enum):
@@ -77,7 +77,11 @@ class IllegalMove(Exception):
     """A job was moved as its life does not allow; a defect of this package."""
 
 
-@frozen(kw_only=True)
+# What the garbage collector need not walk over, see `resting`.
+Resting: TypeAlias = tuple[Any, ...]
+
+
+@frozen(kw_only=True, weakref_slot=False)
 class JobRecord:
     """
     One job as the journal holds it.
@@ -121,9 +125,23 @@ class JobRecord:
         """Return the record with *changes*; attrs' own `evolve()` takes three times as long, for each of four moves a job."""
         return JobRecord(**(dict(zip(_FIELDS, _values_of(self), strict=True)) | changes))
 
+    def rest(self) -> JobRecord | Resting:
+        """Return the values of this record for `wake()`, if they are plain."""
+        if self.result is not None or self.error is not None:
+            return self
+        return (self.state.value, *_plain_of(self))
+
+    @classmethod
+    def wake(cls, resting: Resting) -> JobRecord:
+        """Return the record that was laid to rest."""
+        state, *plain = resting
+        return cls(state=JobState(state), **dict(zip(_PLAIN, plain, strict=True)))
+
 
 _FIELDS = tuple(attribute.name for attribute in fields(JobRecord))
 _values_of = attrgetter(*_FIELDS)
+_PLAIN = tuple(name for name in _FIELDS if name not in {"state", "result", "error"})
+_plain_of = attrgetter(*_PLAIN)
 
 
 # What ends a job for good while its task exists; anything else (a wait that was too long, a download that broke, an
