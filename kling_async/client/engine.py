@@ -57,6 +57,7 @@ class Engine:
     callback_url: str | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
     claims: Claims = field(factory=Claims, init=False, repr=False)
+    _workshop: Workshop = field(init=False, repr=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
@@ -64,6 +65,13 @@ class Engine:
     closed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._workshop = Workshop(
+            clock=self.clock,
+            background=self.background,
+            emitter=self.emitter,
+            poller=self.poller,
+            claims=self.claims,
+        )
         if len(self.links) > 1:
             for link in self.links:
                 link.on_spare = self._share
@@ -109,13 +117,6 @@ class Engine:
         its task is looked after all the same.
         """
         self.enter()
-        tools = Workshop(
-            clock=self.clock,
-            background=self.background,
-            emitter=self.emitter,
-            poller=self.poller,
-            claims=self.claims,
-        )
         creation: Creation | None = None
         try:
             while True:
@@ -123,7 +124,7 @@ class Engine:
                 # The client may have been closed in the meantime, and its new lanes do not know.
                 self.enter()
                 patience = self.patience(rules.retries, rules.timeouts)
-                creation = Creation(tools, link, turnstile, order, rules, patience)
+                creation = Creation(self._workshop, link, turnstile, order, rules, patience)
                 try:
                     return link, await creation.run()
                 except TurnstileClosed as closed:
