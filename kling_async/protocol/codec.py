@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve, field, frozen
 
@@ -22,9 +21,6 @@ from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
 from kling_async.protocol.retry import http_date, retry_after
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
-
-if TYPE_CHECKING:
-    from cattrs import Converter
 
 __all__ = [
     "Envelope",
@@ -196,70 +192,11 @@ def _index(value: object) -> int | None:
 
 def moment(value: object) -> datetime | None:
     """Read Unix milliseconds, as number or as text; None for anything else."""
-    millis = number(value)
+    millis = value if type(value) is int else number(value)
     try:
         return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
     except OverflowError:
         return None
-
-
-# The service's shapes. Every field has a default, because every field has been seen missing.
-
-
-@frozen
-class _WireImage:
-    index: int | None = None
-    url: str = ""
-    watermark_url: str = ""
-
-
-@frozen
-class _WireResult:
-    images: tuple[_WireImage, ...] = ()
-
-
-@frozen
-class _WireInfo:
-    external_task_id: str = ""
-
-
-@frozen
-class _WireTask:
-    task_id: str = ""
-    task_info: _WireInfo = _WireInfo()
-    task_status: str = ""
-    task_status_msg: str = ""
-    final_unit_deduction: Decimal | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    task_result: _WireResult = _WireResult()
-
-
-@cache
-def _lenient() -> Converter:
-    # Late: the first create of a process needs no cattrs, only the first task that is read.
-    from cattrs import Converter
-
-    converter = Converter(detailed_validation=False)
-    converter.register_structure_hook(str, lambda value, _: text(value))
-    converter.register_structure_hook(int | None, lambda value, _: _index(value))
-    converter.register_structure_hook(Decimal | None, lambda value, _: number(value))
-    converter.register_structure_hook(datetime | None, lambda value, _: moment(value))
-    converter.register_structure_hook_func(
-        lambda kind: kind == tuple[_WireImage, ...],
-        lambda value, _: tuple(converter.structure(item, _WireImage) for item in _objects(value)),
-    )
-    # Inner shapes first: an outer hook is built from those of its fields.
-    for shape in (_WireImage, _WireInfo, _WireResult, _WireTask):
-        converter.register_structure_hook(shape, _of_object(converter, shape))
-    return converter
-
-
-def _of_object(converter: Converter, shape: type[Any]) -> Callable[[object, Any], Any]:
-    from cattrs.gen import make_dict_structure_fn
-
-    build = make_dict_structure_fn(shape, converter)
-    return lambda value, _: build(value if isinstance(value, dict) else {}, shape)
 
 
 def _objects(value: object) -> Iterator[dict[str, Any]]:
@@ -288,38 +225,48 @@ def read_task(data: object, *, request_id: str = "", keeper: ImageKeeper | None 
 
     Raises `MalformedReply` if it is no object or has no task id: nothing could be asked about such a task.
     """
-    wire: _WireTask = _lenient().structure(data, _WireTask)
-    if not isinstance(data, dict) or not wire.task_id:
+    if not isinstance(data, dict) or not (task_id := text(data.get("task_id"))):
         raise _no_task(request_id)
+    # Every field has been seen missing, and every object replaced by something else.
+    info, result = _object(data.get("task_info")), _object(data.get("task_result"))
     return Task(
-        task_id=wire.task_id,
-        external_task_id=wire.task_info.external_task_id,
-        status=TaskStatus(wire.task_status),
-        status_message=wire.task_status_msg,
-        images=_images(wire.task_result.images, keeper),
-        units=wire.final_unit_deduction,
-        created_at=wire.created_at,
-        updated_at=wire.updated_at,
+        task_id=task_id,
+        external_task_id=text(info.get("external_task_id")),
+        status=TaskStatus(text(data.get("task_status"))),
+        status_message=text(data.get("task_status_msg")),
+        images=_images(result.get("images"), keeper),
+        units=number(data.get("final_unit_deduction")),
+        created_at=moment(data.get("created_at")),
+        updated_at=moment(data.get("updated_at")),
         request_id=request_id,
         raw=data,
     )
 
 
-def _images(wires: tuple[_WireImage, ...], keeper: ImageKeeper | None) -> tuple[ResultImage, ...]:
-    shown = [wire for wire in wires if wire.url]
-    indexes = [position if wire.index is None else wire.index for position, wire in enumerate(shown)]
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _images(value: object, keeper: ImageKeeper | None) -> tuple[ResultImage, ...]:
+    shown = [(item, url) for item in _objects(value) if (url := text(item.get("url")))]
+    given = (_index(item.get("index")) for item, _ in shown)
+    indexes = [position if index is None else index for position, index in enumerate(given)]
     if len(set(indexes)) < len(indexes):
         # Repeated indexes would make two pictures claim one file.
         indexes = list(range(len(shown)))
     return tuple(
-        ResultImage(index=index, url=wire.url, watermark_url=wire.watermark_url or None, keeper=keeper)
-        for index, wire in zip(indexes, shown, strict=True)
+        ResultImage(index=index, url=url, watermark_url=text(item.get("watermark_url")) or None, keeper=keeper)
+        for index, (item, url) in zip(indexes, shown, strict=True)
     )
 
 
 def bind(task: Task, keeper: ImageKeeper) -> Task:
     """Return *task* with pictures that fetch themselves through *keeper*."""
-    return evolve(task, images=tuple(evolve(image, keeper=keeper) for image in task.images))
+    images = (
+        ResultImage(index=image.index, url=image.url, watermark_url=image.watermark_url, keeper=keeper)
+        for image in task.images
+    )
+    return evolve(task, images=tuple(images))
 
 
 def read_tasks(data: object, *, request_id: str = "") -> list[Task]:
