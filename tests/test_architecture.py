@@ -75,8 +75,6 @@ PURE_MODULES = {
     "attrs.validators",
     "base64",
     "binascii",
-    "cattrs",
-    "cattrs.gen",
     "collections",
     "collections.abc",
     "decimal",
@@ -132,7 +130,7 @@ HTTP_FOR_TYPES = {
 }
 
 # What the core installs, by the name it is imported under.
-CORE = {"aiohttp": "aiohttp", "anyio": "anyio", "attrs": "attrs", "cattrs": "cattrs", "jwt": "pyjwt"}
+CORE = {"aiohttp": "aiohttp", "anyio": "anyio", "attrs": "attrs", "jwt": "pyjwt"}
 WITH_CORE = {"yarl": "aiohttp needs it and takes its URLs"}
 # Optional packages: the distribution, and the modules that may import it at their top, with the reason.
 EXTRAS = {

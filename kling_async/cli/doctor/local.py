@@ -11,7 +11,7 @@ from kling_async.protocol.packs import slots_in
 __all__ = ["CHECKS", "CORE", "EXTRAS"]
 
 # The packages of the core and of each extra, with the lowest version that works; a test holds them to pyproject.toml.
-CORE = {"aiohttp": "3.14.3", "anyio": "4.6", "attrs": "24.2", "cattrs": "24.1.2", "pyjwt": "2.9"}
+CORE = {"aiohttp": "3.14.3", "anyio": "4.6", "attrs": "24.2", "pyjwt": "2.9"}
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": ("click", "jinja2", "pillow", "python-dotenv", "rich"),
     "cloud": ("obstore",),
