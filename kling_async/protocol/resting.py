@@ -23,6 +23,7 @@ Resting: TypeAlias = tuple[Any, ...]
 _SHAPED = ("subject_images", "scene_image", "style_image", "extra")
 _PLAIN = tuple(each.name for each in fields(MultiImage) if each.name not in _SHAPED)
 _shaped_of, _plain_of = attrgetter(*_SHAPED), attrgetter(*_PLAIN)
+_SETTERS = tuple(getattr(MultiImage, name).__set__ for name in _SHAPED + _PLAIN)
 
 
 def rest(job: MultiImage) -> MultiImage | Resting:
@@ -30,7 +31,8 @@ def rest(job: MultiImage) -> MultiImage | Resting:
     if type(job) is not MultiImage:
         return job
     subjects, scene, style, extra = _shaped_of(job)
-    return (tuple(map(_lay, subjects)), _lay(scene), _lay(style), extra or None, *_plain_of(job))
+    laid = tuple([_lay(each) for each in subjects])
+    return (laid, _lay(scene), _lay(style), extra or None, *_plain_of(job))
 
 
 def wake(resting: MultiImage | Resting) -> MultiImage:
@@ -39,9 +41,10 @@ def wake(resting: MultiImage | Resting) -> MultiImage:
         return resting
     subjects, scene, style, extra, *plain = resting
     job = object.__new__(MultiImage)
-    shaped = (tuple(map(_lift, subjects)), _lift(scene), _lift(style), extra or {})
-    for name, value in zip(_SHAPED + _PLAIN, (*shaped, *plain), strict=True):
-        object.__setattr__(job, name, value)
+    shaped = (tuple([_lift(each) for each in subjects]), _lift(scene), _lift(style), extra or {})
+    # As attrs itself sets the fields of frozen objects.
+    for set_field, value in zip(_SETTERS, (*shaped, *plain), strict=True):
+        set_field(job, value)
     return job
 
 
@@ -55,6 +58,8 @@ def _lay(source: ImageSource | None) -> Any:
 
 
 def _lift(laid: Any) -> Any:
+    if laid is None:
+        return None
     if isinstance(laid, str):
         return ImageSource(url=laid)
     if isinstance(laid, tuple):
