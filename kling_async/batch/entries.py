@@ -73,11 +73,9 @@ class Entry:
         self._job = job
 
     def rest(self) -> None:
-        """Take up less room, and less of the collector's time, until the job or its page is asked for again."""
+        """Take up less room, and less of the collector's time, until the job is asked for again."""
         if isinstance(self._job, MultiImage):
             self._job = rest(self._job)
-        if self.ledger is not None:
-            self.ledger.rest()
 
     def fingerprint(self) -> str:
         """Return the hash of what the job asks for, taken once."""

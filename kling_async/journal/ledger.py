@@ -14,7 +14,7 @@ from attrs import define, field
 
 from kling_async._crash import crash_point
 from kling_async.journal.journal import Journal
-from kling_async.protocol.lifecycle import JobRecord, JobState, Resting
+from kling_async.protocol.lifecycle import JobRecord, JobState
 
 __all__ = ["Ledger"]
 
@@ -28,26 +28,9 @@ class Ledger:
     """
 
     journal: Journal
-    _record: JobRecord | Resting
+    record: JobRecord
     _wall: Callable[[], float]
     whole: Ledger | None = field(default=None, repr=False)
-
-    @property
-    def record(self) -> JobRecord:
-        """Where the job stands."""
-        record = self._record
-        if not isinstance(record, JobRecord):
-            record = self._record = JobRecord.wake(record)
-        return record
-
-    @record.setter
-    def record(self, record: JobRecord) -> None:
-        self._record = record
-
-    def rest(self) -> None:
-        """Keep the record as plain values until it is asked for."""
-        if isinstance(self._record, JobRecord):
-            self._record = self._record.rest()
 
     async def intend(self, account: str, units: int) -> None:
         """Write down that a create is about to leave; raises `JournalError`, and then none may."""

@@ -17,18 +17,18 @@ without a task. That one is SUBMITTED from the first part's SUBMITTING on, and D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 from attrs import fields, frozen
 
 from kling_async import errors
 from kling_async.protocol.verdict import Verdict, judge
 
-__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "Resting", "is_final", "is_lost"]
+__all__ = ["FINISHED", "LIVE", "IllegalMove", "JobRecord", "JobState", "is_final", "is_lost"]
 
 
 class JobState(Enum):
@@ -77,11 +77,6 @@ class IllegalMove(Exception):
     """A job was moved as its life does not allow; a defect of this package."""
 
 
-# What the garbage collector need not walk over, see `resting`.
-Resting: TypeAlias = tuple[Any, ...]
-_Setter: TypeAlias = Callable[[object, Any], None]
-
-
 @frozen(kw_only=True, weakref_slot=False)
 class JobRecord:
     """
@@ -124,39 +119,19 @@ class JobRecord:
 
     def revised(self, **changes: Any) -> JobRecord:
         """Return the record with *changes*; attrs' own `evolve()` takes six times as long, for each of four moves a job."""
-        record = _filled(_IN_ORDER, _values_of(self))
+        record = object.__new__(JobRecord)
+        for set_field, value in zip(_SETTERS.values(), _values_of(self), strict=True):
+            set_field(record, value)
         for name, value in changes.items():
             _SETTERS[name](record, value)
         return record
 
-    def rest(self) -> JobRecord | Resting:
-        """Return the values of this record for `wake()`, if they are plain."""
-        if self.result is not None or self.error is not None:
-            return self
-        return (self.state.value, *_plain_of(self))
-
-    @staticmethod
-    def wake(resting: Resting) -> JobRecord:
-        """Return the record that was laid to rest."""
-        state, *plain = resting
-        return _filled(_RESTING, (JobState(state), None, None, *plain))
-
 
 _FIELDS = tuple(attribute.name for attribute in fields(JobRecord))
 _values_of = attrgetter(*_FIELDS)
-_PLAIN = tuple(name for name in _FIELDS if name not in {"state", "result", "error"})
-_plain_of = attrgetter(*_PLAIN)
-_SETTERS = {name: getattr(JobRecord, name).__set__ for name in _FIELDS}
-_IN_ORDER = tuple(_SETTERS.values())
-_RESTING = tuple(_SETTERS[name] for name in ("state", "result", "error", *_PLAIN))
-
-
-def _filled(setters: Iterable[_Setter], values: Iterable[Any]) -> JobRecord:
-    """Return a record with all its fields set, which `__init__()` does in twice the time."""
-    record = object.__new__(JobRecord)
-    for set_field, value in zip(setters, values, strict=True):
-        set_field(record, value)
-    return record
+_SETTERS: Mapping[str, Callable[[JobRecord, Any], None]] = {
+    name: getattr(JobRecord, name).__set__ for name in _FIELDS
+}
 
 
 # What ends a job for good while its task exists; anything else (a wait that was too long, a download that broke, an
