@@ -170,6 +170,7 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(HERE / "dist", ignore_errors=True)
     session.run("python", "-m", "build", "--installer=pip")
     session.run("twine", "check", "--strict", *map(str, (HERE / "dist").iterdir()))
+    session.run("python", "tests/descriptions.py")
 
 
 @nox.session(python=LOWEST, requires=["build"])
