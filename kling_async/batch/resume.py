@@ -280,8 +280,10 @@ class Resumption:
         entry.ledger = None
         # Its task, if it runs, keeps its slots and its page, but is nobody's in this run.
         self._attached.pop(entry.key, None)
-        if finished:
+        if ledger.record.state is JobState.DONE:
             remedy = "give it another key, put it back, or run with --update (update=True)"
+        elif finished:
+            remedy = "it failed before: 'kling-async retry' runs it as it is now, and so does --update (update=True)"
         else:
             remedy = "its task still runs: put it back and run again"
         return Refuse(

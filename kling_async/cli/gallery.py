@@ -12,11 +12,11 @@ from attrs import evolve
 
 from kling_async.cli.earlier import Command, journal_of
 from kling_async.cli.money import plural
-from kling_async.cli.voice import Voice, speaks
-from kling_async.errors import ConfigError, MissingExtra
+from kling_async.cli.voice import UsageError, Voice, speaks
+from kling_async.errors import MissingExtra
 from kling_async.report.gallery import MOST, Sources, Written, write_gallery
 
-__all__ = ["gallery_command", "sources_of", "write_at_the_end"]
+__all__ = ["gallery_command", "open_page", "sources_of", "write_at_the_end"]
 
 _log = logging.getLogger("kling_async")
 
@@ -70,7 +70,7 @@ def gallery_command(
     sources = sources_of(out)
     if manifest is not None:
         if not manifest.exists():
-            raise ConfigError(f"--manifest: expected a file or a folder, found nothing at {manifest}")
+            raise UsageError(f"--manifest: expected a file or a folder, found nothing at {manifest}")
         shared = sources.shared if manifest.is_dir() else {}
         sources = evolve(sources, manifest=manifest, shared=shared)
     found = write_gallery(sources, to=to, template=template, most=most, told=_Counter(voice).told)
@@ -82,7 +82,13 @@ def gallery_command(
         voice.data(str(found.page))
     voice.say(f"{plural(found.rows, 'job')}, {plural(found.pictures, 'picture')}")
     if opens:
-        click.launch(found.page.as_uri())
+        open_page(found.page, voice)
+
+
+def open_page(page: Path, voice: Voice) -> None:
+    """Open *page* in the person's browser; where there is none, say so."""
+    if click.launch(page.absolute().as_uri()):
+        voice.warn(f"expected a browser to open, found none; open it yourself: {page}")
 
 
 def sources_of(out: Path) -> Sources:
