@@ -31,7 +31,8 @@ class Face(MetadataHookInterface):
         repository = os.environ.get(VARIABLE, "").rstrip("/")
         if repository:
             tag = f"v{metadata['version']}"
-            text = absolute(text, repository, tag)
+            # Who reads it on an index has no checkout.
+            text = absolute(text, repository, tag).replace('".[cli]"', '"kling-async[cli]"')
             metadata["urls"] = {
                 "Repository": repository,
                 "Documentation": f"{repository}/blob/{tag}/docs/index.md",

@@ -30,6 +30,7 @@ def main() -> None:
     assert dead(text) == [], f"expected whole addresses, found {dead(text)}"
     assert f"]({SOMEWHERE}/blob/v{version}/docs/emulator.md)" in text
     assert f"]({SOMEWHERE}/raw/v{version}/docs/images/gallery.jpg)" in text
+    assert 'pip install "kling-async[cli]"' in text
     assert made["urls"]["Repository"] == SOMEWHERE
     untold = _metadata({})
     assert untold["readme"]["text"] == (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +41,9 @@ def main() -> None:
         relative = dead(str(found.get_payload()))
         if repository:
             assert relative == [], f"{path.name}: expected whole addresses, found {relative}"
-            assert any(repository.rstrip("/") in each for each in found.get_all("Project-URL") or ()), path.name
+            assert any(repository.rstrip("/") in each for each in found.get_all("Project-URL") or ()), (
+                path.name
+            )
         elif relative:
             sys.stdout.write(f"{path.name}: {len(relative)} relative links; set {VARIABLE} for a release\n")
 

@@ -200,7 +200,7 @@ def banner(url: str) -> list[str]:
     """Say, so that nobody can misread it, that what follows is emulated."""
     return [
         f"EMULATED: a local copy of the Kling API at {url}.",
-        "Pictures are composites made on this machine. Nothing is sent, nothing is charged.",
+        "Pictures are composites made here. Nothing is sent, nothing is charged.",
     ]
 
 
@@ -290,4 +290,6 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
     if ending.error is not None or ending.interruption.signal is not None:
         voice.say(f"go on     {settings.again()}")
     if stats.failed or ending.failed_before:
-        voice.say(f"failed    {retry(settings.home)}  (with the rows as they are now; what is done is not paid for again)")
+        voice.say(
+            f"failed    {retry(settings.home)}  (with the rows as they are now; what is done is not paid for again)"
+        )

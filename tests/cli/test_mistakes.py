@@ -12,23 +12,41 @@ CALLS = [
     ("frobnicate", "expected a command, found 'frobnicate'; see kling-async --help"),
     ("chekc", "expected a command, found 'chekc'; did you mean 'check'?"),
     ("webhook lisen", "expected a command, found 'lisen'; did you mean 'listen'?"),
-    ("webhook listen --prot 1", "expected an option of kling-async webhook listen, found --prot; did you mean '--port'?"),
+    (
+        "webhook listen --prot 1",
+        "expected an option of kling-async webhook listen, found --prot; did you mean '--port'?",
+    ),
     ("check a b c", "expected no further word, found 'b' 'c'; see kling-async check --help"),
     ("check", "expected MANIFEST, found none; for example: kling-async check jobs.jsonl"),
     ("run m", "expected -o/--out, found none; for example: kling-async run jobs.jsonl -o out --emulator"),
-    ("run m -o x --bugdet 3", "expected an option of kling-async run, found --bugdet; did you mean '--budget'?"),
+    (
+        "run m -o x --bugdet 3",
+        "expected an option of kling-async run, found --bugdet; did you mean '--budget'?",
+    ),
     ("run m -o x -%", "expected an option of kling-async run, found -%; see kling-async run --help"),
     ("run m -o x --budget", "--budget: expected a value, found none; see kling-async run --help"),
     ("run m -o x --yes=3", "--yes: expected no value, found '3'; see kling-async run --help"),
-    ("run m -o x --budget ten", "--budget: expected a whole number of at least 0, found 'ten'; see kling-async run --help"),
+    (
+        "run m -o x --budget ten",
+        "--budget: expected a whole number of at least 0, found 'ten'; see kling-async run --help",
+    ),
     ("run m -o x", "expected --yes or --budget UNITS, since there is no terminal to ask on, found neither"),
-    ("create -s a -n 77", "-n: expected a whole number from 1 to 9, found '77'; see kling-async create --help"),
+    (
+        "create -s a -n 77",
+        "-n: expected a whole number from 1 to 9, found '77'; see kling-async create --help",
+    ),
     ("wait --timeout 0 x", "--timeout: expected a number over 0, found '0'; see kling-async wait --help"),
     ("emulator --seed x", "--seed: expected a whole number, found 'x'; see kling-async emulator --help"),
     ("emulator --speed -1", "expected a speed such as 20 or '20x', 'instant' or 'manual', found '-1'"),
     ("completion bsh", "SHELL: expected one of bash, zsh, fish, found 'bsh'; did you mean 'bash'?"),
-    ("list --progress x", "--progress: expected one of auto, live, plain, json, none, found 'x'; see kling-async list --help"),
-    ("webhook listen --forward-to x", "--forward-to: expected an http(s) URL, found 'x'; write the whole address"),
+    (
+        "list --progress x",
+        "--progress: expected one of auto, live, plain, json, none, found 'x'; see kling-async list --help",
+    ),
+    (
+        "webhook listen --forward-to x",
+        "--forward-to: expected an http(s) URL, found 'x'; write the whole address",
+    ),
 ]
 
 
