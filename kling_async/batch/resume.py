@@ -31,10 +31,10 @@ from kling_async.errors import InvalidJob, JournalError, KlingError, SubmissionU
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
-from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
 from kling_async.protocol.parts import part_job, part_key
+from kling_async.protocol.pictures import Fitted
 
 __all__ = ["DONE", "Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
 

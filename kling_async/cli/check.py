@@ -18,9 +18,8 @@ from kling_async.cli.money import in_dollars, plural
 from kling_async.cli.place import Place
 from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, reading_manifest, speaks
 from kling_async.errors import InvalidJob
-from kling_async.protocol.fitting import Fitted, PictureRules
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.pictures import Picture
+from kling_async.protocol.pictures import Fitted, Picture, PictureRules
 from kling_async.protocol.sources import ImageSource
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.stock import Stock

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
-from functools import cache
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
@@ -21,31 +18,26 @@ from attrs import evolve, field, frozen
 from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
 from kling_async.protocol.retry import http_date, retry_after
+from kling_async.protocol.scalars import code_of, number, objects, text
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
 
 if TYPE_CHECKING:
-    from cattrs import Converter
+    from kling_async.protocol.wire import WireImage
 
 __all__ = [
     "Envelope",
     "Reply",
     "bind",
-    "code_of",
     "glimpse",
     "is_end",
     "list_entries",
-    "moment",
-    "number",
     "read_envelope",
     "read_task",
     "read_task_id",
     "read_tasks",
     "seconds_of",
-    "text",
 ]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ABSURD = 10**30
 _RUNNING = frozenset({"processing", "submitted"})
 # The envelope's own fields stand before `data`, in all replies that were seen.
 _FIRST_BYTES = 512
@@ -155,117 +147,6 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def code_of(value: object) -> int | None:
-    """Return the code that *value* is or spells, None if it is none; gateways say `"0"` and `"success"` for 0."""
-    if type(value) is int and -_ABSURD < value < _ABSURD:
-        return value
-    if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
-        return 0
-    code = number(value)
-    return int(code) if code is not None and code == code.to_integral_value() else None
-
-
-# Scalars, each as forgiving as real replies need.
-
-
-def text(value: object) -> str:
-    """Return *value* as text that UTF-8 can carry; the empty string for what is no text and no whole number."""
-    if isinstance(value, str):
-        # JSON can spell half a surrogate pair, which no URL, file or log can hold.
-        return value if value.isascii() else value.encode(errors="replace").decode()
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
-
-
-def number(value: object) -> Decimal | None:
-    """Return *value*, a number or the text of one, if it is finite and not absurd."""
-    if type(value) is int and -_ABSURD < value < _ABSURD:
-        return Decimal(value)
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        found = Decimal(str(value).strip())
-    except (InvalidOperation, ValueError):
-        return None
-    return found if found.is_finite() and abs(found.adjusted()) < 30 else None
-
-
-def _index(value: object) -> int | None:
-    index = number(value)
-    return int(index) if index is not None and index >= 0 else None
-
-
-def moment(value: object) -> datetime | None:
-    """Read Unix milliseconds, as number or as text; None for anything else."""
-    millis = number(value)
-    try:
-        return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
-    except OverflowError:
-        return None
-
-
-# The service's shapes. Every field has a default, because every field has been seen missing.
-
-
-@frozen
-class _WireImage:
-    index: int | None = None
-    url: str = ""
-    watermark_url: str = ""
-
-
-@frozen
-class _WireResult:
-    images: tuple[_WireImage, ...] = ()
-
-
-@frozen
-class _WireInfo:
-    external_task_id: str = ""
-
-
-@frozen
-class _WireTask:
-    task_id: str = ""
-    task_info: _WireInfo = _WireInfo()
-    task_status: str = ""
-    task_status_msg: str = ""
-    final_unit_deduction: Decimal | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    task_result: _WireResult = _WireResult()
-
-
-@cache
-def _lenient() -> Converter:
-    # Late: the first create of a process needs no cattrs, only the first task that is read.
-    from cattrs import Converter
-
-    converter = Converter(detailed_validation=False)
-    converter.register_structure_hook(str, lambda value, _: text(value))
-    converter.register_structure_hook(int | None, lambda value, _: _index(value))
-    converter.register_structure_hook(Decimal | None, lambda value, _: number(value))
-    converter.register_structure_hook(datetime | None, lambda value, _: moment(value))
-    converter.register_structure_hook_func(
-        lambda kind: kind == tuple[_WireImage, ...],
-        lambda value, _: tuple(converter.structure(item, _WireImage) for item in _objects(value)),
-    )
-    # Inner shapes first: an outer hook is built from those of its fields.
-    for shape in (_WireImage, _WireInfo, _WireResult, _WireTask):
-        converter.register_structure_hook(shape, _of_object(converter, shape))
-    return converter
-
-
-def _of_object(converter: Converter, shape: type[Any]) -> Callable[[object, Any], Any]:
-    from cattrs.gen import make_dict_structure_fn
-
-    build = make_dict_structure_fn(shape, converter)
-    return lambda value, _: build(value if isinstance(value, dict) else {}, shape)
-
-
-def _objects(value: object) -> Iterator[dict[str, Any]]:
-    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-
-
 def read_task_id(data: object, *, request_id: str = "") -> str:
     """
     Read from the `data` of a create which task was made; all else there is known, and a tenth of the work to leave.
@@ -288,7 +169,10 @@ def read_task(data: object, *, request_id: str = "", keeper: ImageKeeper | None 
 
     Raises `MalformedReply` if it is no object or has no task id: nothing could be asked about such a task.
     """
-    wire: _WireTask = _lenient().structure(data, _WireTask)
+    # Late, for what that needs.
+    from kling_async.protocol.wire import structured
+
+    wire = structured(data)
     if not isinstance(data, dict) or not wire.task_id:
         raise _no_task(request_id)
     return Task(
@@ -305,7 +189,7 @@ def read_task(data: object, *, request_id: str = "", keeper: ImageKeeper | None 
     )
 
 
-def _images(wires: tuple[_WireImage, ...], keeper: ImageKeeper | None) -> tuple[ResultImage, ...]:
+def _images(wires: tuple[WireImage, ...], keeper: ImageKeeper | None) -> tuple[ResultImage, ...]:
     shown = [wire for wire in wires if wire.url]
     indexes = [position if wire.index is None else wire.index for position, wire in enumerate(shown)]
     if len(set(indexes)) < len(indexes):
@@ -346,4 +230,4 @@ def list_entries(data: object, *, request_id: str = "") -> list[dict[str, Any]]:
         return []
     if not isinstance(data, list):
         raise MalformedReply("expected a list of tasks, found something else", 200, request_id)
-    return [item for item in _objects(data) if text(item.get("task_id"))]
+    return [item for item in objects(data) if text(item.get("task_id"))]

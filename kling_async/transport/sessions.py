@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import ssl
+from typing import TYPE_CHECKING
 
 import aiohttp
 from attrs import define, field, frozen
@@ -26,8 +27,10 @@ from kling_async.protocol.requests import Request
 from kling_async.transport.addresses import proxy_for
 from kling_async.transport.bodies import BodyPayload
 from kling_async.transport.larder import Larder
-from kling_async.transport.stand_in import StandInResponse, StandInSession
 from kling_async.transport.turns import Turns
+
+if TYPE_CHECKING:
+    from kling_async.transport.stand_in import StandInResponse, StandInSession
 
 __all__ = ["Connection", "Session"]
 
