@@ -12,8 +12,8 @@ from attrs import evolve
 
 from kling_async.cli.earlier import Command, journal_of
 from kling_async.cli.money import plural
-from kling_async.cli.voice import UsageError, Voice, speaks
-from kling_async.errors import MissingExtra
+from kling_async.cli.voice import Voice, speaks
+from kling_async.errors import ConfigError, MissingExtra
 from kling_async.report.gallery import MOST, Sources, Written, write_gallery
 
 __all__ = ["gallery_command", "open_page", "sources_of", "write_at_the_end"]
@@ -70,7 +70,7 @@ def gallery_command(
     sources = sources_of(out)
     if manifest is not None:
         if not manifest.exists():
-            raise UsageError(f"--manifest: expected a file or a folder, found nothing at {manifest}")
+            raise ConfigError(f"--manifest: expected a file or a folder, found nothing at {manifest}")
         shared = sources.shared if manifest.is_dir() else {}
         sources = evolve(sources, manifest=manifest, shared=shared)
     found = write_gallery(sources, to=to, template=template, most=most, told=_Counter(voice).told)
