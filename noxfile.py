@@ -103,11 +103,15 @@ def redis(session: nox.Session) -> None:
 
 @nox.session(python=LOWEST)
 def lint(session: nox.Session) -> None:
-    """Check style and types."""
+    """Check style and types, and the workflows as far as can be seen without running them."""
     session.install(".[cli,cloud,dask,heic,images,otel,prometheus]", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *session.posargs)
+    workflows = map(str, Path(".github", "workflows").iterdir())
+    session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
+    session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")
+    session.run("shellcheck", ".ci/run")
 
 
 @nox.session(python=LOWEST)
@@ -170,6 +174,7 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(HERE / "dist", ignore_errors=True)
     session.run("python", "-m", "build", "--installer=pip")
     session.run("twine", "check", "--strict", *map(str, (HERE / "dist").iterdir()))
+    session.run("python", "tests/descriptions.py")
 
 
 @nox.session(python=LOWEST, requires=["build"])

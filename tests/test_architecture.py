@@ -126,7 +126,8 @@ HTTP = {"aiohttp", "yarl"}
 HTTP_FOLDERS = {"transport", "emulator"}
 HTTP_MODULES = {"integrations.aiohttp_web": "an application for those who serve with aiohttp"}
 HTTP_FOR_TYPES = {
-    ("client.kling", "aiohttp"): "the type of the session that a caller may lend",
+    ("client.assembly", "aiohttp"): "the type of the session that a caller may lend",
+    ("client.kling", "aiohttp"): "the same",
 }
 
 # What the core installs, by the name it is imported under.

@@ -13,10 +13,10 @@ from kling_async.batch.manifest import BadRow, Passed, Row
 from kling_async.batch.origin import Origin
 from kling_async.errors import BatchStopped, InvalidJob, KlingError
 from kling_async.journal.ledger import Ledger
-from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.naming import folded
 from kling_async.protocol.parts import shown_key
+from kling_async.protocol.pictures import Fitted
 from kling_async.protocol.resting import Resting, rest, wake
 from kling_async.protocol.tasks import Task
 

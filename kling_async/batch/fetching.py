@@ -29,10 +29,10 @@ from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
 from kling_async.protocol.codes import is_not_found
-from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.lifecycle import LIVE, JobRecord, JobState
 from kling_async.protocol.naming import folded
 from kling_async.protocol.parts import Made, is_part, join
+from kling_async.protocol.pictures import Fitted
 from kling_async.protocol.tasks import ResultImage, Task
 from kling_async.transport.shelves import SavedFile
 
@@ -183,7 +183,7 @@ class _Fetch:
         try:
             task = await self._made(row)
             again, account = partial(self._made, row), str(row.get("account") or "")
-            downloads, full = self._queries.downloads, self._queries.full
+            downloads, full = self._queries.engine.downloads, self._queries.full
             keeper = Keeper(downloads, record.key, task, account, again, full)
             for kind, place in lacking:
                 image, name = _image(task, place), str(row[kind][place])

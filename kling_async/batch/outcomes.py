@@ -10,8 +10,8 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from kling_async.errors import BatchStopped, KlingError
-from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.pictures import Fitted
 from kling_async.protocol.tasks import Task
 
 __all__ = ["Failed", "Outcome", "Skipped", "Succeeded"]

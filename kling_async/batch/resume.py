@@ -31,10 +31,10 @@ from kling_async.errors import InvalidJob, JournalError, KlingError, SubmissionU
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
-from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
 from kling_async.protocol.parts import part_job, part_key
+from kling_async.protocol.pictures import Fitted
 
 __all__ = ["DONE", "Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
 
@@ -280,8 +280,10 @@ class Resumption:
         entry.ledger = None
         # Its task, if it runs, keeps its slots and its page, but is nobody's in this run.
         self._attached.pop(entry.key, None)
-        if finished:
+        if ledger.record.state is JobState.DONE:
             remedy = "give it another key, put it back, or run with --update (update=True)"
+        elif finished:
+            remedy = "it failed before: 'kling-async retry' runs it as it is now, and so does --update (update=True)"
         else:
             remedy = "its task still runs: put it back and run again"
         return Refuse(

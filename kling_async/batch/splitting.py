@@ -237,7 +237,7 @@ class Splitter:
             )
 
         full = self._queries.full
-        return Keeper(self._queries.downloads, division.entry.key, joined, account, retrieve, full)
+        return Keeper(self._queries.engine.downloads, division.entry.key, joined, account, retrieve, full)
 
 
 def _why_not(part: Entry, what: Disposition) -> KlingError:

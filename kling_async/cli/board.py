@@ -36,7 +36,7 @@ from kling_async.protocol.events import (
     Submitted,
     Waiting,
 )
-from kling_async.protocol.fitting import Fitted
+from kling_async.protocol.pictures import Fitted
 
 __all__ = ["Board", "Failure", "JobLine", "Snapshot"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,8 @@ from kling_async.cli.money import in_dollars, plural
 from kling_async.cli.place import Place
 from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, reading_manifest, speaks
 from kling_async.errors import InvalidJob
-from kling_async.protocol.fitting import Fitted, PictureRules
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.pictures import Picture
+from kling_async.protocol.pictures import Fitted, Picture, PictureRules
 from kling_async.protocol.sources import ImageSource
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.stock import Stock
@@ -70,7 +70,10 @@ def check_command(
     if isinstance(out, str) and journal is None:
         raise click.UsageError(f"expected --journal FILE, since -o {out} keeps pictures only, found none")
     earlier = journal_of(out) if journal is None and isinstance(out, Path) else journal
-    finish(anyio.run(_check, manifest, shared, PictureRules(fit=fit, verify=verify), earlier, voice))
+    # A run whose pictures go to a store lives where its journal lies.
+    home = out if isinstance(out, Path) else Path(journal or "").parent
+    rules = PictureRules(fit=fit, verify=verify)
+    finish(anyio.run(partial(_check, manifest, shared, rules, voice, journal=earlier, home=home)))
 
 
 async def refuse_bad_rows(manifest: Path, shared: Mapping[str, Any], rules: PictureRules) -> None:
@@ -162,7 +165,13 @@ class _Inspection:
 
 
 async def _check(
-    manifest: Path, shared: Mapping[str, Any], rules: PictureRules, journal: Path | None, voice: Voice
+    manifest: Path,
+    shared: Mapping[str, Any],
+    rules: PictureRules,
+    voice: Voice,
+    *,
+    journal: Path | None,
+    home: Path,
 ) -> int:
     require_pillow(rules)
     problems, changes = _Listed(), _Listed()
@@ -177,7 +186,7 @@ async def _check(
                 problems.add(_problem(number, key, found))
     if voice.json:
         voice.emit(_fields(manifest, inspection, problems, changes))
-    _sum_up(inspection, voice)
+    _sum_up(inspection, home, voice)
     return USAGE if inspection.bad else 0
 
 
@@ -234,7 +243,7 @@ def _price(images: int, ending: str) -> dict[str, Any]:
     return {f"units{ending}": units, f"dollars{ending}": in_dollars(units)}
 
 
-def _sum_up(found: _Inspection, voice: Voice) -> None:
+def _sum_up(found: _Inspection, home: Path, voice: Voice) -> None:
     verdict = f"{found.bad:,} bad" if found.bad else "all good"
     voice.say(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
     if found.fitted:
@@ -253,5 +262,5 @@ def _sum_up(found: _Inspection, voice: Voice) -> None:
         todo=groups["todo"],
         images=found.images_todo,
     )
-    voice.say(f"of the good rows: {left.work()}")
+    voice.say(f"of the good rows: {left.work(home)}")
     voice.say(f"cost of what is to do: {left.cost()}; of all good rows: {whole.cost()}")

@@ -40,15 +40,17 @@ LOST_REPLY = 12
     epilog="""\b
 Examples:
   kling-async demo
+  kling-async demo --open
   kling-async demo my-folder --progress plain
 """,
 )
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("kling-demo"), required=False)
+@click.option("--open", "opens", is_flag=True, help="Open the gallery in a browser at the end.")
 @click.option(
     "--svg", type=click.Path(path_type=Path), hidden=True, help="Keep a picture of the live view here."
 )
 @speaks
-def demo_command(*, folder: Path, svg: Path | None, voice: Voice) -> None:
+def demo_command(*, folder: Path, opens: bool, svg: Path | None, voice: Voice) -> None:
     """
     See a whole run on the local emulator: 24 jobs, 48 images, no key, nothing charged.
 
@@ -57,13 +59,18 @@ def demo_command(*, folder: Path, svg: Path | None, voice: Voice) -> None:
     """
     import anyio
 
+    from kling_async.cli.gallery import open_page
     from kling_async.cli.sample import make_folder
 
     voice.say("kling-async demo: 24 jobs, two images each; no API key is used", bold=True)
     made = make_folder(folder)
     if made:
         voice.say(f"made {plural(len(made), 'file')} in {folder}: reference pictures, jobs.jsonl, run.py")
-    finish(anyio.run(_demo, folder, svg, voice))
+    code = anyio.run(_demo, folder, svg, voice)
+    page = folder / "gallery.html"
+    if opens and page.exists():
+        open_page(page, voice)
+    finish(code)
 
 
 def trouble(moment: float) -> int:
@@ -120,7 +127,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     ):
         for line in banner(emulator.url):
             voice.say(f"┃ {line}", colour="yellow", bold=True)
-        voice.say(f"┃ manifest  {manifest}: {todo.work()}")
+        voice.say(f"┃ manifest  {manifest}: {todo.work(folder)}")
         voice.say(f"┃ output    {folder / 'images'}   journal  {journal_of(folder)}")
         orders = Orders(
             rows=rows, out=folder, resume=f"kling-async demo {shlex.quote(str(folder))}", budget=BUDGET
@@ -173,6 +180,8 @@ def _planned(failed: Failed) -> bool:
 def _say_end(
     folder: Path, ending: Ending, whole: Estimate, *, twice: int, gallery: Written | None, voice: Voice
 ) -> None:
+    from kling_async.cli.estimate import retry
+
     stats = ending.statistics
     voice.say()
     if ending.statistics.skipped == ending.statistics.done:
@@ -195,15 +204,15 @@ def _say_end(
         voice.say(f"  {failed.key}: {why}{failed.error}")
     quoted = shlex.quote(str(folder))
     lines: list[tuple[str, Any]] = [
-        *([("gallery", f"{folder / gallery.page.name}  (open this)")] if gallery else []),
         ("pictures", f"{folder / 'images'}"),
         ("results", f"{folder / 'results.jsonl'}  (a line for each job)"),
         ("again", f"kling-async demo {quoted}  (only what is left)"),
-        ("retry", f"kling-async retry {quoted}  (what failed)"),
+        ("retry", f"{retry(folder)}  (what failed)"),
         ("python", f"python {shlex.quote(str(folder / 'run.py'))}  (the same in 20 lines)"),
         ("for real", "export KLING_API_KEY=…"),
         ("", f"kling-async run {shlex.quote(str(folder / 'jobs.jsonl'))} -o kling-real"),
         ("", f"would cost {whole.cost()}"),
+        *([("gallery", f"kling-async gallery {quoted} --open  (all of it in a browser)")] if gallery else []),
     ]
     for name, text in lines:
         voice.say(f"  {name:<9} {text}")

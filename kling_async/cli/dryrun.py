@@ -10,9 +10,8 @@ from kling_async.cli.environment import Connection
 from kling_async.cli.money import dollars
 from kling_async.cli.voice import Voice
 from kling_async.protocol.endpoints import base_url
-from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.pictures import Picture
+from kling_async.protocol.pictures import Picture, PictureRules
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.stock import Stock
 

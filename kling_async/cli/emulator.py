@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kling_async.cli.voice import Voice, speaks
+from kling_async.cli.voice import UsageError, Voice, speaks
 from kling_async.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ def emulator_command(*, voice: Voice, chaos: str, **options: Any) -> None:
 
     from kling_async.emulator import EmulatorSettings, Faults
 
-    anyio.run(_serve, EmulatorSettings(faults=Faults.parse(chaos), **options), voice)
+    try:
+        settings = EmulatorSettings(faults=Faults.parse(chaos), **options)
+    except ConfigError as error:
+        raise UsageError(error.message) from error
+    anyio.run(_serve, settings, voice)
 
 
 async def _serve(settings: EmulatorSettings, voice: Voice) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from kling_async.cli.money import dollars, plural
 from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MOST_IMAGES, MultiImage
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "retry"]
 
 
 @define(kw_only=True)
@@ -45,18 +46,23 @@ class Estimate:
         each = MultiImage.units_per_image
         return f"{plural(self.images, 'image')} x {each} units = {self.units:,} units ≈ {dollars(self.units)}"
 
-    def work(self) -> str:
-        """Say what there is to do."""
+    def work(self, home: Path) -> str:
+        """Say what there is to do, and how to try again what failed in the run that lives in *home*."""
         if self.todo == self.rows:
             return plural(self.rows, "job")
         parts = [
             plural(self.rows, "job"),
             f"{self.done:,} done" if self.done else "",
-            f"{self.failed:,} failed before ('retry' tries again)" if self.failed else "",
+            f"{self.failed:,} failed before (again: {retry(home)})" if self.failed else "",
             f"{self.running:,} running" if self.running else "",
             f"{self.todo:,} to do",
         ]
         return ", ".join(part for part in parts if part)
+
+
+def retry(home: Path) -> str:
+    """Return the command that tries again what failed in the run that lives in *home*."""
+    return f"kling-async retry {shlex.quote(str(home))}"
 
 
 def estimate(

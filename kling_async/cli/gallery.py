@@ -16,7 +16,7 @@ from kling_async.cli.voice import Voice, speaks
 from kling_async.errors import ConfigError, MissingExtra
 from kling_async.report.gallery import MOST, Sources, Written, write_gallery
 
-__all__ = ["gallery_command", "sources_of", "write_at_the_end"]
+__all__ = ["gallery_command", "open_page", "sources_of", "write_at_the_end"]
 
 _log = logging.getLogger("kling_async")
 
@@ -82,7 +82,13 @@ def gallery_command(
         voice.data(str(found.page))
     voice.say(f"{plural(found.rows, 'job')}, {plural(found.pictures, 'picture')}")
     if opens:
-        click.launch(found.page.as_uri())
+        open_page(found.page, voice)
+
+
+def open_page(page: Path, voice: Voice) -> None:
+    """Open *page* in the person's browser; where there is none, say so."""
+    if click.launch(page.absolute().as_uri()):
+        voice.warn(f"expected a browser to open, found none; open it yourself: {page}")
 
 
 def sources_of(out: Path) -> Sources:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import ASPECT_RATIOS, DEFAULT_MODEL, MOST_IMAGES
+from kling_async.protocol.pictures import Fitted
 from kling_async.protocol.sources import ImageSource
 
 __all__ = ["shares", "takes_pictures", "told_row"]

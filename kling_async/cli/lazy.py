@@ -10,10 +10,28 @@ from click.shell_completion import CompletionItem
 
 from kling_async.cli import help_text
 
-__all__ = ["LazyGroup"]
+__all__ = ["Commands", "LazyGroup"]
+
+_WORDS = "kling_async.words"
 
 
-class LazyGroup(click.Group):
+class Commands(click.Group):
+    """A group that answers a mistyped command with the nearest name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of *args*."""
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            from kling_async.cli.mistakes import nearest
+
+            near = nearest(args[0], self.list_commands(ctx))
+            hint = f"did you mean {near[0]!r}?" if near else f"see {ctx.command_path} --help"
+            ctx.fail(f"expected a command, found {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Commands):
     """
     A group told by *commands_at*: from a command's name to its module and its help in a line.
 
@@ -36,21 +54,6 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of *args*; a mistyped one gets the nearest name."""
-        if args and not args[0].startswith("-") and args[0] not in self._commands_at:
-            ctx.fail(self._unknown(args[0]))
-        return super().resolve_command(ctx, args)
-
-    def _unknown(self, name: str) -> str:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, self._commands_at, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "see kling-async --help."
-        return f"expected a command, found {name!r}; {hint}"
-
     def get_help(self, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
         """Return the text that `kling-async --help` gives before click is loaded, so that there is one only."""
         return help_text().rstrip("\n")
@@ -69,13 +72,29 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self._commands_at.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Take in the call, of which errors may want to know all words."""
+        words = tuple(args)
+        try:
+            ctx = super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            _tell_mistake(error, words)
+            raise click.exceptions.Exit(2) from error
+        ctx.meta[_WORDS] = words
+        return ctx
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; errors of this package end in one line and their exit code."""
+        """Run the command; errors of this package, and mistakes in the call, end in one line and their exit code."""
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             ctx.exit(130)
+        except click.UsageError as error:
+            _tell_mistake(error, ctx.meta[_WORDS])
+            ctx.exit(2)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except Exception as error:
@@ -87,3 +106,14 @@ class LazyGroup(click.Group):
                 raise
             current_voice(ctx).fail(error)
             ctx.exit(exit_code(error))
+
+
+def _tell_mistake(error: click.UsageError, words: tuple[str, ...]) -> None:
+    from kling_async.cli.mistakes import in_our_words, is_help
+    from kling_async.cli.voice import Voice
+
+    if is_help(error):
+        raise error
+    # The option may stand behind the mistake, so that nobody has read it yet; behind -- it is none.
+    options = words[: words.index("--")] if "--" in words else words
+    Voice(json="--json" in options).fail(in_our_words(error, words))

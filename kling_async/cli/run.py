@@ -93,7 +93,7 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
     refuse_unasked(settings)
     if strict:
         from kling_async.cli.check import refuse_bad_rows
-        from kling_async.protocol.fitting import PictureRules
+        from kling_async.protocol.pictures import PictureRules
 
         rules = PictureRules(fit=settings.fit, verify=settings.verify)
         anyio.run(refuse_bad_rows, manifest, settings.shared, rules)

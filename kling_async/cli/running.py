@@ -200,12 +200,12 @@ def banner(url: str) -> list[str]:
     """Say, so that nobody can misread it, that what follows is emulated."""
     return [
         f"EMULATED: a local copy of the Kling API at {url}.",
-        "Pictures are composites made on this machine. Nothing is sent, nothing is charged.",
+        "Pictures are composites made here. Nothing is sent, nothing is charged.",
     ]
 
 
 def _plan(settings: Settings, found: Estimate | None) -> list[str]:
-    work = found.work() if found else "counting the rows meanwhile"
+    work = found.work(settings.home) if found else "counting the rows meanwhile"
     cost = f"up to {found.cost()}" if found else "not counted yet"
     free = " (emulated, nothing is charged)" if settings.emulator else ""
     budget = f"; budget {settings.budget:,} units" if settings.budget is not None else ""
@@ -263,6 +263,7 @@ def summary(ending: Ending, out: Path | str, home: Path, gallery: Written | None
 
 
 def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
+    from kling_async.cli.estimate import retry
     from kling_async.cli.gallery import write_at_the_end
 
     stats = ending.statistics
@@ -289,4 +290,6 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
     if ending.error is not None or ending.interruption.signal is not None:
         voice.say(f"go on     {settings.again()}")
     if stats.failed or ending.failed_before:
-        voice.say(f"failed    kling-async retry {shlex.quote(str(settings.home))}")
+        voice.say(
+            f"failed    {retry(settings.home)}  (with the rows as they are now; what is done is not paid for again)"
+        )

@@ -14,8 +14,8 @@ from kling_async.cli.intake import takes_pictures
 from kling_async.cli.report import show_task, show_tasks, task_fields
 from kling_async.cli.voice import Voice, exit_code, finish, speaks
 from kling_async.errors import InvalidJob, KlingError
-from kling_async.protocol.fitting import PictureRules
 from kling_async.protocol.jobs import ASPECT_RATIOS, DEFAULT_MODEL, MOST_IMAGES, MultiImage
+from kling_async.protocol.pictures import PictureRules
 from kling_async.protocol.rows import job_from_row
 
 __all__ = ["create_command", "get_command", "list_command", "wait_command"]

@@ -41,6 +41,7 @@ from kling_async.errors import (
 
 __all__ = [
     "ManifestError",
+    "UsageError",
     "Voice",
     "colours_on_stdout",
     "current_voice",
@@ -61,9 +62,14 @@ class ManifestError(ConfigError):
     """The manifest itself is bad, which is a mistake in the call and no matter of configuration."""
 
 
+class UsageError(ConfigError):
+    """The call itself is wrong, which is no matter of configuration either."""
+
+
 # The first class that fits decides.
 EXIT_CODES: tuple[tuple[type[KlingError], int], ...] = (
     (ManifestError, USAGE),
+    (UsageError, USAGE),
     (InvalidJob, USAGE),
     (ConfigError, CONFIG),
     (BudgetSpent, CANNOT_PAY),

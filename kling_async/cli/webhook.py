@@ -14,8 +14,9 @@ import click
 from attrs import define, field
 
 from kling_async.cli.environment import load_env_file
-from kling_async.cli.voice import SOME_FAILED, Voice, finish, speaks
-from kling_async.errors import ConfigError, TransportError
+from kling_async.cli.lazy import Commands
+from kling_async.cli.voice import SOME_FAILED, UsageError, Voice, finish, speaks
+from kling_async.errors import TransportError
 
 if TYPE_CHECKING:
     import anyio
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["webhook_command"]
 
 
-@click.group(
+@click.command(
+    cls=Commands,
     name="webhook",
     epilog="\b\nExample:\n  kling-async webhook listen --forward-to http://127.0.0.1:8000/kling/hook",
 )
@@ -63,7 +65,7 @@ def listen_command(*, voice: Voice, forward_to: str | None, port: int, host: str
 
     load_env_file(Path.cwd() / ".env", os.environ)
     if forward_to is not None and not forward_to.startswith(("http://", "https://")):
-        raise ConfigError(
+        raise UsageError(
             f"--forward-to: expected an http(s) URL, found {forward_to!r}; write the whole address"
         )
     desk = Desk(voice, forward_to, verifier_of(None), count)

@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
+from kling_async import protocol
 from kling_async._crash import crash_point
 from kling_async.client.background import Background
 from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.link import Guard, Link
-from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
 from kling_async.errors import JournalError, KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
 from kling_async.protocol.bodies import Body
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Dropped, Recovered, Refused, Retried, Submitted, Waiting
-from kling_async.protocol.fitting import Fitted, PictureRules
 from kling_async.protocol.flows import Doubt, Look, Patience, Step, Submission, Wait, submit
+from kling_async.protocol.pictures import Fitted, PictureRules
 from kling_async.protocol.requests import create_request, find_request
 from kling_async.protocol.verdict import Verdict, judge
 
@@ -89,7 +88,8 @@ class Workshop:
     clock: Clock
     background: Background
     emitter: Emitter
-    poller: Poller
+    # Has a task looked after; returns the row of whoever does so already.
+    watch: Callable[[Link, Tracked], Tracked]
     claims: Claims
 
 
@@ -256,7 +256,7 @@ class Creation:
             ticket=self._ticket,
             turnstile=self._turnstile,
         )
-        return self._tools.poller.watch(self._link, row)
+        return self._tools.watch(self._link, row)
 
     def _step_back(self, error: KlingError) -> None:
         """Give the slots back, since no task was made; queue again where waiting heals."""
@@ -286,7 +286,7 @@ class Creation:
             self._order.ledger.doubt()
         if isinstance(step, Wait) and step.error is not None and self._tools.emitter.active:
             self._tools.emitter.emit(
-                Retried(
+                protocol.events.Retried(
                     account=self._link.name,
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
@@ -300,7 +300,7 @@ class Creation:
         # Whoever still waits for the create is told by raising, and its end is told where that is last seen.
         if self._tools.emitter.active and self._ticket.abandoned:
             self._tools.emitter.emit(
-                Dropped(
+                protocol.events.Dropped(
                     account=self._link.name,
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
@@ -311,7 +311,7 @@ class Creation:
     def _emit_waiting(self) -> None:
         if self._tools.emitter.active:
             self._tools.emitter.emit(
-                Waiting(
+                protocol.events.Waiting(
                     account=self._link.name,
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
@@ -323,7 +323,7 @@ class Creation:
     def _emit_refused(self, error: NoFreeSlot | RateLimited) -> None:
         if self._tools.emitter.active:
             self._tools.emitter.emit(
-                Refused(
+                protocol.events.Refused(
                     account=self._link.name,
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
@@ -337,7 +337,7 @@ class Creation:
             return
         if submission.found:
             self._tools.emitter.emit(
-                Recovered(
+                protocol.events.Recovered(
                     account=self._link.name,
                     key=self._order.key,
                     external_task_id=self._order.external_task_id,
@@ -345,7 +345,7 @@ class Creation:
                 )
             )
         self._tools.emitter.emit(
-            Submitted(
+            protocol.events.Submitted(
                 account=self._link.name,
                 key=self._order.key,
                 external_task_id=self._order.external_task_id,

@@ -5,33 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
 from attrs import define, field
 
+from kling_async import protocol
 from kling_async.client.background import Background, closed_client
 from kling_async.client.claims import Claims
 from kling_async.client.clock import Clock
 from kling_async.client.creation import Creation, Order, Rules, Workshop
 from kling_async.client.emitter import Emitter
+from kling_async.client.late import Late
 from kling_async.client.link import Link
 from kling_async.client.logs import about
-from kling_async.client.poller import Poller
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Turnstile, TurnstileClosed, TurnstileMoved
 from kling_async.errors import ConfigError, KlingError
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Dropped
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.limits import NeverFits
 from kling_async.protocol.retry import RetryQuota
 from kling_async.transport.stock import Stock
 
 if TYPE_CHECKING:
+    from kling_async.client.poller import Poller
+    from kling_async.client.results import Downloads
     from kling_async.journal.journal import Journal
 
 __all__ = ["Engine"]
@@ -40,6 +45,8 @@ _log = logging.getLogger("kling_async")
 
 # Seconds that watchers have at least to hear the last events, after creates have taken the rest of the grace.
 _LAST_WORDS = 0.1
+# What the first create needs only after it was sent. It takes longer to load than a loop may be held.
+_NEEDED_LATER = ("kling_async.client.poller", "kling_async.client.results")
 
 
 @define(eq=False)
@@ -50,31 +57,40 @@ class Engine:
     clock: Clock
     background: Background
     emitter: Emitter
-    poller: Poller
+    _poller: Late[Poller] = field(repr=False)
+    _downloads: Late[Downloads] = field(repr=False)
     journal_path: Path | None = None
     stock: Stock = field(factory=Stock, repr=False)
     # Where the service is to report on tasks whose jobs name no address of their own.
     callback_url: str | None = None
     quota: RetryQuota = field(factory=RetryQuota, init=False)
     claims: Claims = field(factory=Claims, init=False, repr=False)
-    _workshop: Workshop = field(init=False, repr=False)
     _journal: Journal | None = field(default=None, init=False, repr=False)
     _opening: asyncio.Lock | None = field(default=None, init=False, repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False)
     closed: bool = field(default=False, init=False)
+    _is_loading: bool = field(default=False, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._workshop = Workshop(
-            clock=self.clock,
-            background=self.background,
-            emitter=self.emitter,
-            poller=self.poller,
-            claims=self.claims,
-        )
         if len(self.links) > 1:
             for link in self.links:
                 link.on_spare = self._share
+
+    @property
+    def poller(self) -> Poller:
+        """Who asks about every task that runs."""
+        return self._poller.get()
+
+    @property
+    def downloads(self) -> Downloads:
+        """Who fetches result pictures."""
+        return self._downloads.get()
+
+    @property
+    def watching(self) -> int:
+        """How many tasks are looked after."""
+        return self._poller.made.watching if self._poller.made is not None else 0
 
     def enter(self) -> None:
         """
@@ -117,6 +133,14 @@ class Engine:
         its task is looked after all the same.
         """
         self.enter()
+        self._load_beside()
+        tools = Workshop(
+            clock=self.clock,
+            background=self.background,
+            emitter=self.emitter,
+            watch=self._watch,
+            claims=self.claims,
+        )
         creation: Creation | None = None
         try:
             while True:
@@ -124,7 +148,7 @@ class Engine:
                 # The client may have been closed in the meantime, and its new lanes do not know.
                 self.enter()
                 patience = self.patience(rules.retries, rules.timeouts)
-                creation = Creation(self._workshop, link, turnstile, order, rules, patience)
+                creation = Creation(tools, link, turnstile, order, rules, patience)
                 try:
                     return link, await creation.run()
                 except TurnstileClosed as closed:
@@ -138,9 +162,19 @@ class Engine:
                 self._emit_dropped(order, "" if creation is None else creation.account, error)
             raise
 
+    def _load_beside(self) -> None:
+        if not self._is_loading:
+            self._is_loading = True
+            missing = [name for name in _NEEDED_LATER if name not in sys.modules]
+            if missing:
+                self.background.spawn(_load(missing))
+
+    def _watch(self, link: Link, row: Tracked) -> Tracked:
+        return self.poller.watch(link, row)
+
     def _emit_dropped(self, order: Order, account: str, error: BaseException) -> None:
         self.emitter.emit(
-            Dropped(
+            protocol.events.Dropped(
                 account=account,
                 key=order.key,
                 external_task_id=order.external_task_id,
@@ -225,9 +259,17 @@ class Engine:
                 ends.push_async_callback(link.aclose)
             if self._journal is not None:
                 ends.push_async_callback(self._journal.aclose)
+            if self._downloads.made is not None:
+                ends.push_async_callback(self._downloads.made.aclose)
             ends.push_async_callback(self._tell_the_rest, end)
-            ends.callback(self.poller.close, closed_client())
+            if self._poller.made is not None:
+                ends.callback(self._poller.made.close, closed_client())
             ends.push_async_callback(self.background.aclose, grace)
 
     async def _tell_the_rest(self, end: float) -> None:
         await self.emitter.aclose(max(_LAST_WORDS, end - self.clock.now()))
+
+
+async def _load(modules: Iterable[str]) -> None:
+    for name in modules:
+        await anyio.to_thread.run_sync(import_module, name)

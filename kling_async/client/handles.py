@@ -14,7 +14,7 @@ from kling_async.client.queries import Queries
 from kling_async.client.tracked import Tracked
 from kling_async.errors import TaskTimeout
 from kling_async.protocol.endpoints import seconds
-from kling_async.protocol.fitting import Fitted
+from kling_async.protocol.pictures import Fitted
 from kling_async.protocol.tasks import Task
 
 # Loaded by the clients that keep a journal.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -12,34 +12,24 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from attrs import evolve
 
-from kling_async.client.background import Background
-from kling_async.client.callbacks import Callbacks
+from kling_async.client.assembly import (
+    callbacks_of,
+    engine_of,
+    network_of,
+    picture_rules,
+    share,
+    watchers_of,
+)
 from kling_async.client.clock import Clock
 from kling_async.client.creation import Rules
-from kling_async.client.emitter import Emitter, Watcher
-from kling_async.client.engine import Engine
-from kling_async.client.link import Link
 from kling_async.client.multi_image import MultiImageResource
-from kling_async.client.poller import Poller
 from kling_async.client.queries import Queries
 from kling_async.client.resources import AccountResource, Images
-from kling_async.client.results import Downloads
-from kling_async.client.settings import Account, Settings, gather, proxy_of, shared, verifier_of
+from kling_async.client.settings import Account, gather, proxy_of, shared, verifier_of
 from kling_async.errors import ConfigError
-from kling_async.protocol.auth import Signer, fingerprint
-from kling_async.protocol.callbacks import Verifier, private_address
-from kling_async.protocol.endpoints import Timeouts, count, is_loopback, seconds
-from kling_async.protocol.fitting import PictureRules
+from kling_async.protocol.endpoints import Timeouts, count, seconds
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.limits import Limit
-from kling_async.protocol.tasks import Task
-from kling_async.transport.downloads import FetchRules
-from kling_async.transport.fitting import require_pillow
-from kling_async.transport.larder import Larder
-from kling_async.transport.sessions import Connection, Session
-from kling_async.transport.stand_in import StandIn, StandInSession, lent
-from kling_async.transport.stock import Stock
-from kling_async.transport.turns import Turns
+from kling_async.transport.sessions import Connection
 
 if TYPE_CHECKING:
     import aiohttp
@@ -48,8 +38,10 @@ if TYPE_CHECKING:
     from kling_async.batch.entries import Input
     from kling_async.batch.fetching import Fetched
     from kling_async.batch.upkeep import Rebuilt
-    from kling_async.client.sharing import Sharing
+    from kling_async.client.callbacks import Callbacks
+    from kling_async.client.subscriptions import Watcher
     from kling_async.slots.store import SlotStore
+    from kling_async.transport.stand_in import StandIn
 
 __all__ = ["Kling"]
 
@@ -127,28 +119,21 @@ class Kling:
             raise error.with_traceback(None) from None
         finally:
             del proxy, base_url, webhook_secret
-        watchers, pictures = _watchers(on_event), _picture_rules(fit, verify)
-        timeouts = Timeouts.of(timeout)
-        way = lent(session)
-        clock = Clock.hurried(way.pace) if isinstance(way, StandInSession) else self._clock
-        fetch = FetchRules(
-            timeout=timeouts.download,
-            allow_private=is_loopback(settings.base_url),
-            proxy=connection.proxy,
-            trust_env=trust_env,
-        )
+        watchers, pictures = watchers_of(on_event), picture_rules(fit, verify)
         self._base_url = settings.base_url
-        self._rules = Rules(timeouts=timeouts, retries=count("max_retries", max_retries), pictures=pictures)
-        turns, larder = Turns(), Larder(count("picture_cache", picture_cache))
-        sessions = [Session(connection, way, larder, turns) for _ in settings.accounts]
-        self._engine = _engine(settings, sessions, clock, self._rules, min_poll_interval)
+        self._rules = Rules(
+            timeouts=Timeouts.of(timeout), retries=count("max_retries", max_retries), pictures=pictures
+        )
+        self._engine = engine_of(
+            settings,
+            network_of(connection, session, count("picture_cache", picture_cache), self._clock),
+            self._rules,
+            seconds("min_poll_interval", min_poll_interval),
+        )
         if self._store is not None:
-            _share(self._engine, self._store, clock)
-        self._downloads = Downloads.under(fetch, clock, self._engine.emitter, way)
+            share(self._engine, self._store)
         self._engine.journal_path = None if journal is None else Path(journal)
-        self._engine.stock = Stock(larder)
-        self._callbacks = _callbacks(self._engine, callback_url, verifier)
-        self._engine.poller.bind = _binder(self._engine, self._downloads, self._rules)
+        self._callbacks = callbacks_of(self._engine, callback_url, verifier)
         for watcher in watchers:
             self._engine.emitter.subscribe(watcher)
         caller = sys._getframe(1)  # noqa: SLF001  # to name the line in the warning about a client left open
@@ -158,7 +143,7 @@ class Kling:
 
     def _queries(self, path: str) -> Queries:
         if path not in self._asking:
-            self._asking[path] = Queries(self._engine, self._downloads, self._rules, path)
+            self._asking[path] = Queries(self._engine, self._rules, path)
         return self._asking[path]
 
     @property
@@ -174,7 +159,7 @@ class Kling:
     @property
     def callbacks(self) -> Callbacks:
         """What takes in callbacks, for apps and frameworks to drive."""
-        return self._callbacks
+        return self._callbacks.get()
 
     def with_options(
         self,
@@ -195,7 +180,7 @@ class Kling:
             view._rules = evolve(view._rules, retries=count("max_retries", max_retries))
         now = view._rules.pictures
         if fit is not None or verify is not None:
-            view._rules = evolve(view._rules, pictures=_picture_rules(fit or now.fit, verify or now.verify))
+            view._rules = evolve(view._rules, pictures=picture_rules(fit or now.fit, verify or now.verify))
         return view
 
     def batch(
@@ -313,14 +298,13 @@ class Kling:
         try:
             await self._engine.aclose()
         finally:
-            await self._downloads.aclose()
             if self._store is not None:
                 await self._store.aclose()
 
     def __repr__(self) -> str:
         if "_engine" not in self.__dict__:
             return "<Kling, not made>"  # in a traceback of what kept it from being made
-        state = "closed" if self._engine.closed else f"{self._engine.poller.watching} tasks"
+        state = "closed" if self._engine.closed else f"{self._engine.watching} tasks"
         accounts = ", ".join(link.name for link in self._engine.links)
         return f"<Kling at {self._base_url}, accounts: {accounts}, {state}>"
 
@@ -334,67 +318,3 @@ class Kling:
                 source=self,
                 stacklevel=1,
             )
-
-
-def _engine(
-    settings: Settings,
-    sessions: Sequence[Session],
-    clock: Clock,
-    rules: Rules,
-    min_poll_interval: float,
-) -> Engine:
-    background = Background()
-    emitter = Emitter()
-    links = tuple(
-        Link(name, Signer(credentials), session, slots, clock, emitter)
-        for (name, credentials, slots), session in zip(settings.accounts, sessions, strict=True)
-    )
-    interval = seconds("min_poll_interval", min_poll_interval)
-    poller = Poller(clock, background, emitter, rules.timeouts, interval)
-    return Engine(links, clock, background, emitter, poller)
-
-
-def _share(engine: Engine, store: SlotStore, clock: Clock) -> None:
-    for link in engine.links:
-        account = fingerprint(link.signer.credentials)
-        link.slots = link.slots or store.limit
-        link.share = _sharer(engine.background, store, clock, account)
-
-
-def _sharer(
-    background: Background, store: SlotStore, clock: Clock, account: str
-) -> Callable[[str, Limit], Sharing]:
-    # Late: few clients share their slots.
-    from kling_async.client.sharing import Sharing
-
-    return lambda model, limit: Sharing(f"{account}:{model}", limit, store, clock, background)
-
-
-def _callbacks(engine: Engine, url: str | None, verifier: Verifier | None) -> Callbacks:
-    if url is None:
-        return Callbacks(engine, None, "", verifier)
-    engine.callback_url, segment = private_address(url, [link.signer.credentials for link in engine.links])
-    return Callbacks(engine, engine.callback_url, segment, verifier)
-
-
-def _binder(engine: Engine, downloads: Downloads, rules: Rules) -> Callable[[Link, str, Task], Task]:
-    # Not a method: the poller must not keep the client alive that it belongs to.
-    return lambda link, path, task: Queries(engine, downloads, rules, path).bound(link, task)
-
-
-def _picture_rules(fit: Literal["auto"] | None, verify: Literal["header", "full"]) -> PictureRules:
-    rules = PictureRules(fit=fit, verify=verify)
-    require_pillow(rules)
-    return rules
-
-
-def _watchers(given: Watcher | Iterable[Watcher] | None) -> tuple[Watcher, ...]:
-    if given is None:
-        return ()
-    watchers = tuple(given) if isinstance(given, Iterable) and not callable(given) else (given,)
-    for watcher in watchers:
-        if not callable(watcher):
-            raise ConfigError(
-                f"on_event: expected a function or a list of them, found {type(watcher).__name__}"
-            )
-    return watchers

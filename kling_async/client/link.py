@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import define, evolve, field
 
+from kling_async import protocol
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.logs import about
@@ -22,7 +23,6 @@ from kling_async.errors import KlingError
 from kling_async.protocol.auth import Sealed, Signer
 from kling_async.protocol.codec import Reply, glimpse
 from kling_async.protocol.endpoints import Timeouts
-from kling_async.protocol.events import Requested
 from kling_async.protocol.flows import Doubt, Flow, Patience, Renew, Send, Step, Wait, ask, exchange
 from kling_async.protocol.packs import Pack, read_packs, slots_in
 from kling_async.protocol.requests import Request, costs_request
@@ -138,7 +138,7 @@ class Link:
     ) -> None:
         code, request_id = glimpse(reply.body) if reply is not None else (0, "")
         self._emitter.emit(
-            Requested(
+            protocol.events.Requested(
                 account=self.name,
                 route=request.route,
                 seconds=seconds,

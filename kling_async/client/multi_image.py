@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, overload
 
 from attrs import define, evolve, field
 
+from kling_async import protocol
 from kling_async.client.creation import Order
 from kling_async.client.emitter import Emitter
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
 from kling_async.client.queries import Queries
 from kling_async.errors import KlingError
 from kling_async.protocol.bodies import Body
-from kling_async.protocol.events import PicturesFitted
-from kling_async.protocol.fitting import Fitted
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.pictures import Picture
+from kling_async.protocol.pictures import Fitted, Picture
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE, find_request
 from kling_async.protocol.sources import ImageSource
 from kling_async.protocol.tasks import Task
@@ -105,7 +104,11 @@ def _tell(emitter: Emitter, key: str, external_task_id: str, fitted: tuple[Fitte
     for each in fitted:
         _log.info("job %s: made to fit: %s", key or external_task_id, each)
     if emitter.active:
-        emitter.emit(PicturesFitted(account="", key=key, external_task_id=external_task_id, fitted=fitted))
+        emitter.emit(
+            protocol.events.PicturesFitted(
+                account="", key=key, external_task_id=external_task_id, fitted=fitted
+            )
+        )
 
 
 @define(eq=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import define, field
 
 from kling_async.client.creation import Rules
 from kling_async.client.engine import Engine
 from kling_async.client.link import Link
-from kling_async.client.results import Downloads, Keeper
 from kling_async.client.tracked import Tracked
 from kling_async.errors import ApiError, KlingError, MalformedReply, SubmissionUnknown, TaskNotFound
 from kling_async.protocol.codec import Envelope, bind, read_task, read_tasks
@@ -15,6 +16,9 @@ from kling_async.protocol.codes import is_not_found
 from kling_async.protocol.flows import ask, find
 from kling_async.protocol.requests import Request, find_request, list_request
 from kling_async.protocol.tasks import Task
+
+if TYPE_CHECKING:
+    from kling_async.client.results import Keeper
 
 __all__ = ["Queries"]
 
@@ -24,7 +28,6 @@ class Queries:
     """Asks about tasks of the endpoint at *path*."""
 
     engine: Engine = field(repr=False)
-    downloads: Downloads = field(repr=False)
     rules: Rules
     path: str
 
@@ -125,8 +128,13 @@ class Queries:
 
     def keeper(self, link: Link, task: Task) -> Keeper:
         """Return what fetches the pictures of *task*."""
+        # Late: a task that runs has no pictures yet.
+        from kling_async.client.results import Keeper
+
         stem = task.external_task_id or task.task_id
-        return Keeper(self.downloads, stem, task, link.name, lambda: self.task(link, task.task_id), self.full)
+        return Keeper(
+            self.engine.downloads, stem, task, link.name, lambda: self.task(link, task.task_id), self.full
+        )
 
 
 def _not_found(trouble: ApiError) -> TaskNotFound:

@@ -11,10 +11,10 @@ from attrs import field, frozen
 
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Credentials, credentials_from, credentials_from_env
-from kling_async.protocol.callbacks import Verifier
 from kling_async.protocol.endpoints import base_url
 
 if TYPE_CHECKING:
+    from kling_async.protocol.callbacks import Verifier
     from kling_async.slots.store import SlotStore
 
 __all__ = ["Account", "Settings", "gather", "proxy_of", "shared", "verifier_of"]
@@ -126,7 +126,11 @@ def verifier_of(secret: str | None, env: Mapping[str, str] | None = None) -> Ver
     """Return what knows callbacks signed with *secret*, or with that of *env* (the process's own if None); None without any."""
     env = os.environ if env is None else env
     found = secret if secret is not None else env.get("KLING_WEBHOOK_SECRET") or None
-    return None if found is None else Verifier.of(found.strip())
+    if found is None:
+        return None
+    from kling_async.protocol.callbacks import Verifier
+
+    return Verifier.of(found.strip())
 
 
 def proxy_of(text: str | None) -> str | None:

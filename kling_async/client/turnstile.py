@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from kling_async import protocol
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.errors import ApiError, KlingError
-from kling_async.protocol.events import LaneChanged, LaneMoved, LaneStopped
 from kling_async.protocol.slots import Lane, Limit, NeverFits
 
 if TYPE_CHECKING:
     from kling_async.client.sharing import Share, Sharing
+    from kling_async.protocol.limits import Change
 
 __all__ = ["Party", "Pass", "Turnstile", "TurnstileClosed", "TurnstileMoved"]
 
@@ -100,7 +101,7 @@ class Turnstile:
     _closed: KlingError | None = field(default=None, init=False, repr=False)
     # Other processes use the account too: what the lane grants waits for their store's lease.
     sharing: Sharing | None = field(default=None, repr=False)
-    _told: LaneMoved | None = field(default=None, init=False, repr=False)
+    _told: protocol.events.LaneMoved | None = field(default=None, init=False, repr=False)
     # Told when there are slots that nobody here waits for.
     on_spare: Callable[[Turnstile, int], None] | None = field(default=None, repr=False)
 
@@ -203,8 +204,9 @@ class Turnstile:
 
     def stop(self, error: KlingError) -> None:
         """Grant nothing more and send everybody who waits away with *error*."""
-        if self.lane.stopped is None:
-            self._emitter.emit(LaneStopped(account=self.account, model=self.model, error=error))
+        if self.lane.stopped is None and self._emitter.active:
+            stopped = protocol.events.LaneStopped(account=self.account, model=self.model, error=error)
+            self._emitter.emit(stopped)
         self.lane.stop(error)
         self._send_away(tuple(self._waiting), TurnstileClosed(error))
 
@@ -304,21 +306,25 @@ class Turnstile:
             self.on_spare(self, spare)
         if again is not None:
             self._timer = self._clock.later(again - now, self._turn)
+        changes = self.lane.changes()
         if self._emitter.active:
             self._emit_moved()
-        for change in self.lane.changes():
-            self._emitter.emit(
-                LaneChanged(
-                    account=self.account,
-                    model=self.model,
-                    before=change.before,
-                    after=change.after,
-                    reason=change.reason,
-                )
+            for change in changes:
+                self._emit_changed(change)
+
+    def _emit_changed(self, change: Change) -> None:
+        self._emitter.emit(
+            protocol.events.LaneChanged(
+                account=self.account,
+                model=self.model,
+                before=change.before,
+                after=change.after,
+                reason=change.reason,
             )
+        )
 
     def _emit_moved(self) -> None:
-        moved = LaneMoved(
+        moved = protocol.events.LaneMoved(
             account=self.account,
             model=self.model,
             limit=self.lane.limit,

@@ -20,8 +20,8 @@ from attrs import define, field, frozen
 
 from kling_async.errors import ConfigError
 from kling_async.protocol.auth import Credentials, KeyPair
-from kling_async.protocol.codec import text
 from kling_async.protocol.jobs import LONGEST_URL
+from kling_async.protocol.scalars import text
 from kling_async.protocol.tasks import TaskStatus
 
 __all__ = ["Checked", "Hint", "Recent", "Verifier", "gather_headers", "private_address", "read_hint", "sign"]

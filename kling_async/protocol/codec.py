@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -20,28 +18,23 @@ from attrs import evolve, field, frozen
 from kling_async.errors import ConfigError, MalformedReply
 from kling_async.protocol.codes import api_error
 from kling_async.protocol.retry import http_date, retry_after
+from kling_async.protocol.scalars import code_of, index, moment, number, objects, text
 from kling_async.protocol.tasks import ImageKeeper, ResultImage, Task, TaskStatus
 
 __all__ = [
     "Envelope",
     "Reply",
     "bind",
-    "code_of",
     "glimpse",
     "is_end",
     "list_entries",
-    "moment",
-    "number",
     "read_envelope",
     "read_task",
     "read_task_id",
     "read_tasks",
     "seconds_of",
-    "text",
 ]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ABSURD = 10**30
 _RUNNING = frozenset({"processing", "submitted"})
 # The envelope's own fields stand before `data`, in all replies that were seen.
 _FIRST_BYTES = 512
@@ -151,58 +144,6 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def code_of(value: object) -> int | None:
-    """Return the code that *value* is or spells, None if it is none; gateways say `"0"` and `"success"` for 0."""
-    if type(value) is int and -_ABSURD < value < _ABSURD:
-        return value
-    if isinstance(value, str) and value.strip().lower() in {"success", "succeed", "ok"}:
-        return 0
-    code = number(value)
-    return int(code) if code is not None and code == code.to_integral_value() else None
-
-
-# Scalars, each as forgiving as real replies need.
-
-
-def text(value: object) -> str:
-    """Return *value* as text that UTF-8 can carry; the empty string for what is no text and no whole number."""
-    if isinstance(value, str):
-        # JSON can spell half a surrogate pair, which no URL, file or log can hold.
-        return value if value.isascii() else value.encode(errors="replace").decode()
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
-
-
-def number(value: object) -> Decimal | None:
-    """Return *value*, a number or the text of one, if it is finite and not absurd."""
-    if type(value) is int and -_ABSURD < value < _ABSURD:
-        return Decimal(value)
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        found = Decimal(str(value).strip())
-    except (InvalidOperation, ValueError):
-        return None
-    return found if found.is_finite() and abs(found.adjusted()) < 30 else None
-
-
-def _index(value: object) -> int | None:
-    index = number(value)
-    return int(index) if index is not None and index >= 0 else None
-
-
-def moment(value: object) -> datetime | None:
-    """Read Unix milliseconds, as number or as text; None for anything else."""
-    millis = value if type(value) is int else number(value)
-    try:
-        return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
-    except OverflowError:
-        return None
-
-
-def _objects(value: object) -> Iterator[dict[str, Any]]:
-    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-
-
 def read_task_id(data: object, *, request_id: str = "") -> str:
     """
     Read from the `data` of a create which task was made; all else there is known, and a tenth of the work to leave.
@@ -248,15 +189,15 @@ def _object(value: object) -> Mapping[str, Any]:
 
 
 def _images(value: object, keeper: ImageKeeper | None) -> tuple[ResultImage, ...]:
-    shown = [(item, url) for item in _objects(value) if (url := text(item.get("url")))]
-    given = (_index(item.get("index")) for item, _ in shown)
-    indexes = [position if index is None else index for position, index in enumerate(given)]
+    shown = [(item, url) for item in objects(value) if (url := text(item.get("url")))]
+    given = (index(item.get("index")) for item, _ in shown)
+    indexes = [position if own is None else own for position, own in enumerate(given)]
     if len(set(indexes)) < len(indexes):
         # Repeated indexes would make two pictures claim one file.
         indexes = list(range(len(shown)))
     return tuple(
-        ResultImage(index=index, url=url, watermark_url=text(item.get("watermark_url")) or None, keeper=keeper)
-        for index, (item, url) in zip(indexes, shown, strict=True)
+        ResultImage(index=own, url=url, watermark_url=text(item.get("watermark_url")) or None, keeper=keeper)
+        for own, (item, url) in zip(indexes, shown, strict=True)
     )
 
 
@@ -293,4 +234,4 @@ def list_entries(data: object, *, request_id: str = "") -> list[dict[str, Any]]:
         return []
     if not isinstance(data, list):
         raise MalformedReply("expected a list of tasks, found something else", 200, request_id)
-    return [item for item in _objects(data) if text(item.get("task_id"))]
+    return [item for item in objects(data) if text(item.get("task_id"))]

@@ -21,7 +21,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from kling_async.errors import KlingError
-from kling_async.protocol.fitting import Fitted
+from kling_async.protocol.pictures import Fitted
 
 __all__ = [
     "Detached",

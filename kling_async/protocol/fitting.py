@@ -15,21 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil, floor
-from typing import Any, Literal
+from typing import Literal
 
-from attrs import Attribute, field, frozen
+from attrs import frozen
 
-from kling_async.errors import ConfigError, InvalidJob
+from kling_async.errors import InvalidJob
 from kling_async.protocol.pictures import MAX_BYTES, MIN_SIDE
 from kling_async.protocol.sources import megabytes
 
 __all__ = [
     "CONVERTIBLE",
-    "MOST_INPUT_BYTES",
     "Encoding",
-    "Fitted",
     "Look",
-    "PictureRules",
     "Plan",
     "check_pixels",
     "plan",
@@ -37,7 +34,6 @@ __all__ = [
 
 # Decoded, so many pixels take 240 MB; the largest cameras make 150 million, most below 50. Pillow warns from 89 million.
 MOST_PIXELS = 80_000_000
-MOST_INPUT_BYTES = 200_000_000
 # Beyond these nothing is left that resembles the picture: blurred squares, a strip in a white field.
 MOST_ENLARGED = 4.0
 MOST_LONG = 10
@@ -52,55 +48,6 @@ _LOSSY = frozenset({"jpeg", "webp", "heic", "avif", "jp2"})
 _PLAIN_MODES = frozenset({"L", "RGB"})
 _QUALITIES = (95, 90, 85)
 _SMALLER = 0.8
-
-
-def _fit(_: object, attribute: Attribute[Any], value: object) -> None:
-    if value not in {None, "auto"}:
-        raise ConfigError(f"{attribute.name}: expected 'auto' or None, found {value!r}")
-
-
-def _verify(_: object, attribute: Attribute[Any], value: object) -> None:
-    if value not in {"header", "full"}:
-        raise ConfigError(f"{attribute.name}: expected 'header' or 'full', found {value!r}")
-
-
-@frozen(kw_only=True)
-class PictureRules:
-    """
-    How pictures are taken in.
-
-    *fit* `"auto"` brings pictures within the rules, None refuses what breaks one. *verify* `"full"` decodes each picture
-    once to see that it is sound; `"header"` looks only at its beginning and its end.
-    """
-
-    fit: Literal["auto"] | None = field(default=None, validator=_fit)
-    verify: Literal["header", "full"] = field(default="header", validator=_verify)
-
-    @property
-    def need_pillow(self) -> bool:
-        """Whether pictures are decoded at all."""
-        return self.fit is not None or self.verify == "full"
-
-
-@frozen(kw_only=True)
-class Fitted:
-    """What was changed of the picture in *field* to bring it within the rules; *picture* is what the caller calls it."""
-
-    field: str
-    picture: str
-    changes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.field} ({self.picture}): {', '.join(self.changes)}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as it stands in results and journal."""
-        return {"field": self.field, "picture": self.picture, "changes": list(self.changes)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Fitted:
-        """Read what `as_json()` wrote."""
-        return cls(field=value["field"], picture=value["picture"], changes=tuple(value["changes"]))
 
 
 @frozen(kw_only=True)

@@ -11,8 +11,8 @@ from typing import Any
 from attrs import field, frozen
 
 from kling_async.errors import MalformedReply
-from kling_async.protocol.codec import code_of, moment, number, text
 from kling_async.protocol.codes import api_error
+from kling_async.protocol.scalars import code_of, moment, number, text
 
 __all__ = ["Pack", "read_packs", "slots_in"]
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from kling_async.protocol.codec import Reply, is_end, list_entries, read_envelope, seconds_of, text
+from kling_async.protocol.codec import Reply, is_end, list_entries, read_envelope, seconds_of
+from kling_async.protocol.scalars import text
 from kling_async.protocol.turns import Glance, Look
 
 __all__ = ["Page", "read_glances", "read_page"]

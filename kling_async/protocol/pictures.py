@@ -1,22 +1,27 @@
 """
-What a picture must be to be sent: the rules of the seed, checked on what its header says.
+What a picture must be to be sent: the rules of the seed, checked on what its header says; how callers want it taken in.
 
 Signatures and headers themselves are read in *headers*.
 """
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from typing import Any, Literal
 
-from kling_async.errors import InvalidJob
+from attrs import Attribute, field, frozen
+
+from kling_async.errors import ConfigError, InvalidJob
 from kling_async.protocol.headers import PictureHeader, UnreadablePicture, scan_header, sniff
 from kling_async.protocol.sources import ImageSource
 
 __all__ = [
     "MAX_BYTES",
     "MIN_SIDE",
+    "MOST_INPUT_BYTES",
+    "Fitted",
     "Picture",
     "PictureHeader",
+    "PictureRules",
     "UnreadablePicture",
     "check_picture",
     "check_size",
@@ -29,6 +34,57 @@ __all__ = [
 # the other), so a picture that passes here is never refused by the service for its size.
 MAX_BYTES = 10_000_000
 MIN_SIDE = 300  # pixels, from the seed
+# Of a picture that is to be made to fit.
+MOST_INPUT_BYTES = 200_000_000
+
+
+def _fit(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in {None, "auto"}:
+        raise ConfigError(f"{attribute.name}: expected 'auto' or None, found {value!r}")
+
+
+def _verify(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in {"header", "full"}:
+        raise ConfigError(f"{attribute.name}: expected 'header' or 'full', found {value!r}")
+
+
+@frozen(kw_only=True)
+class PictureRules:
+    """
+    How pictures are taken in.
+
+    *fit* `"auto"` brings pictures within the rules, None refuses what breaks one. *verify* `"full"` decodes each picture
+    once to see that it is sound; `"header"` looks only at its beginning and its end.
+    """
+
+    fit: Literal["auto"] | None = field(default=None, validator=_fit)
+    verify: Literal["header", "full"] = field(default="header", validator=_verify)
+
+    @property
+    def need_pillow(self) -> bool:
+        """Whether pictures are decoded at all."""
+        return self.fit is not None or self.verify == "full"
+
+
+@frozen(kw_only=True)
+class Fitted:
+    """What was changed of the picture in *field* to bring it within the rules; *picture* is what the caller calls it."""
+
+    field: str
+    picture: str
+    changes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.field} ({self.picture}): {', '.join(self.changes)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it stands in results and journal."""
+        return {"field": self.field, "picture": self.picture, "changes": list(self.changes)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Fitted:
+        """Read what `as_json()` wrote."""
+        return cls(field=value["field"], picture=value["picture"], changes=tuple(value["changes"]))
 
 
 @frozen(kw_only=True)

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from kling_async.errors import InvalidJob, MissingExtra
-from kling_async.protocol.fitting import Look, PictureRules, Plan, check_pixels, plan
-from kling_async.protocol.pictures import MAX_BYTES
+from kling_async.protocol.fitting import Look, Plan, check_pixels, plan
+from kling_async.protocol.pictures import MAX_BYTES, PictureRules
 
 if TYPE_CHECKING:
     from PIL import Image

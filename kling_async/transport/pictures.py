@@ -10,11 +10,17 @@ from typing import Any, BinaryIO, TypeAlias
 from attrs import evolve, frozen
 
 from kling_async.errors import InvalidJob
-from kling_async.protocol.fitting import CONVERTIBLE, MOST_INPUT_BYTES, PictureRules, check_pixels
 from kling_async.protocol.headers import PictureHeader, UnreadablePicture, naming, scan_header, sniff
-from kling_async.protocol.pictures import MAX_BYTES, Picture, check_picture, check_size, refusal
+from kling_async.protocol.pictures import (
+    MAX_BYTES,
+    MOST_INPUT_BYTES,
+    Picture,
+    PictureRules,
+    check_picture,
+    check_size,
+    refusal,
+)
 from kling_async.protocol.sources import ImageSource, megabytes
-from kling_async.transport.fitting import decode, fit, fit_image
 from kling_async.transport.opening import file_fault, in_thread, in_workshop, open_regular, stamp_of
 from kling_async.transport.spool import SpooledFile
 
@@ -114,6 +120,8 @@ class _Look:
 
     def take_image(self, image: Any) -> Picture:
         if self.rules.fit is not None:
+            from kling_async.transport.fitting import fit_image
+
             made = self._guarded(lambda: fit_image(image, self.field, self.what))
             if made is not None:
                 return self._spooled(*made)
@@ -142,18 +150,28 @@ class _Look:
                 check_picture(header, size, self.field, self.what)
             else:
                 header = self._scan_any(file, size)
-                made = fit(file, size, self.field, self.what)
+                made = self._fit(file, size)
         except UnreadablePicture as problem:
             raise refusal(problem, self.field, self.what) from problem
         if made is None and self.rules.verify == "full":
+            # Late, as all that decodes: most clients only read headers.
+            from kling_async.transport.fitting import decode
+
             decode(file, self.field, self.what)
         return header, made
+
+    def _fit(self, file: BinaryIO, size: int) -> _Made | None:
+        from kling_async.transport.fitting import fit
+
+        return fit(file, size, self.field, self.what)
 
     def _scan_any(self, file: BinaryIO, size: int) -> PictureHeader | None:
         """See from its header that *file* is a picture that may be decoded; None for one that cannot stay as it is."""
         if size > MOST_INPUT_BYTES:
             rule = f"a picture of at most {megabytes(MOST_INPUT_BYTES)} to be made to fit"
             raise InvalidJob.because(self.field, rule, f"{size:,} bytes ({self.what})", "scale it down")
+        from kling_async.protocol.fitting import CONVERTIBLE, check_pixels
+
         head = _read_at(file, 0, 64)
         kind = sniff(head)
         if kind not in CONVERTIBLE:

@@ -11,6 +11,7 @@ import asyncio
 import platform
 import ssl
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import aiohttp
 from attrs import define, field, frozen
@@ -27,8 +28,10 @@ from kling_async.protocol.requests import Request
 from kling_async.transport.addresses import proxy_for
 from kling_async.transport.bodies import BodyPayload
 from kling_async.transport.larder import Larder
-from kling_async.transport.stand_in import StandInResponse, StandInSession
 from kling_async.transport.turns import Turns
+
+if TYPE_CHECKING:
+    from kling_async.transport.stand_in import StandInResponse, StandInSession
 
 __all__ = ["Connection", "Session"]
 

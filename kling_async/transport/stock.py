@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field
 
 from kling_async.errors import InvalidJob
-from kling_async.protocol.fitting import MOST_INPUT_BYTES, PictureRules
-from kling_async.protocol.pictures import Picture, check_size
+from kling_async.protocol.pictures import MOST_INPUT_BYTES, Picture, PictureRules, check_size
 from kling_async.protocol.sources import ImageSource, megabytes
 from kling_async.transport.larder import Larder
 from kling_async.transport.opening import in_thread, stamp_of

@@ -433,10 +433,15 @@ def test_themes_and_sizes(browser: Chrome, page: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     open_page(browser, page)
     widths = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    open_page(browser, page, "#status=failed")
+    tall, seen = browser.execute_script(
+        "const { scrollHeight, clientHeight } = document.querySelector('.results .trouble'); return [scrollHeight, clientHeight]"
+    )
 
     assert light == told_light == remembered
     assert by_system == told_dark != light
     assert widths == [390, 390]
+    assert tall <= seen
 
 
 def test_the_timeline_leads_to_its_rows(browser: Chrome, page: Path) -> None:

@@ -74,7 +74,7 @@ def test_check_tells_what_a_run_has_left(folder: Path, service: Any) -> None:
 
     assert (data["done"], data["failed_before"], data["running"], data["todo"]) == (2, 1, 0, 2)
     assert (data["images_todo"], data["units_todo"], data["units"]) == (5, 80, 128)
-    assert "5 jobs, 2 done, 1 failed before ('retry' tries again), 2 to do" in said.err
+    assert "5 jobs, 2 done, 1 failed before (again: kling-async retry out), 2 to do" in said.err
     assert "cost of what is to do: 5 images x 16 units = 80 units" in said.err
     assert (whole["todo"], whole["units_todo"]) == (5, 128)
     assert service.creates == sent
@@ -231,8 +231,8 @@ def test_the_emulator_serves_until_it_is_interrupted(folder: Path) -> None:
     ],
 )
 def test_an_emulator_that_cannot_be_set_up_so(tmp_path: Path, words: list[str], told: str) -> None:
-    """Exit 3 naming what is wrong."""
+    """Exit 2 naming what is wrong."""
     said = call("emulator", *words, cwd=tmp_path)
 
-    assert said.code == 3
+    assert said.code == 2
     assert told in said.err

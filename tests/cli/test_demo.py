@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_the_demo_ends_as_planned_and_can_be_run_again(tmp_path: Path) -> None:
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     assert again.json()["skipped"] == 24
     assert Path(again.json()["gallery"]).samefile(tmp_path / "kling-demo/gallery.html")
-    assert "kling-demo/gallery.html  (open this)" in first.err
+    assert first.err.splitlines()[-1].split("  (")[0] == "  gallery   kling-async gallery kling-demo --open"
     conform(again.json(), "demo")
 
 
@@ -120,3 +121,26 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["about.txt"]
     assert make_folder(tmp_path / "empty")
+
+
+def test_the_gallery_opens_where_there_is_a_browser(tmp_path: Path) -> None:
+    """Only when asked; without a browser the page is named instead, and the demo has still succeeded."""
+    asked = tmp_path / "asked"
+    for name in ("xdg-open", "open"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\necho "$1" >> {asked}\n', encoding="utf-8")
+        program.chmod(0o755)
+    seeing = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+
+    first = call("demo", "d", "--progress", "none", cwd=tmp_path, env=seeing)
+    before = asked.exists()
+    opened = call("demo", "d", "--open", "--progress", "none", cwd=tmp_path, env=seeing)
+    until = time.monotonic() + 30
+    while not (asked.exists() and asked.read_text(encoding="utf-8")) and time.monotonic() < until:
+        time.sleep(0.01)  # nobody waits for the browser
+    blind = call("gallery", "d", "--open", cwd=tmp_path, env={"PATH": str(tmp_path / "empty"), "BROWSER": ""})
+
+    assert (first.code, opened.code, blind.code, before) == (0, 0, 0, False)
+    assert asked.read_text(encoding="utf-8") == f"{tmp_path / 'd' / 'gallery.html'}\n"
+    assert "found none; open it yourself: " in blind.err

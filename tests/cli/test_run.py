@@ -80,10 +80,30 @@ def test_running_again_continues(folder: Path, service: Any) -> None:
     nothing = call("run", path, "-o", "out", "--yes", "--json", cwd=folder, env=service.env)
 
     assert (first.code, again.code, retried.code, nothing.code) == (1, 1, 0, 0)
-    assert "4 jobs, 3 done, 1 failed before ('retry' tries again), 0 to do" in again.err
+    assert "4 jobs, 3 done, 1 failed before (again: kling-async retry .), 0 to do" in again.err
     assert "kling-async retry" in again.err
     assert nothing.json()["skipped"] == 4
     assert service.creates == 4
+
+
+def test_a_failed_row_that_was_corrected_is_led_to_retry(folder: Path, service: Any) -> None:
+    """`run` refuses it free of charge and names the command, which makes it alone as it is now."""
+    bad = {"key": "no", "subject_images": ["a.png"], "prompt": "[[refuse]]"}
+    path = manifest(folder / "m.jsonl", [*jobs(2), bad])
+    call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    manifest(path, [*jobs(2), bad | {"prompt": "mended"}])
+    before = service.accepted
+
+    again = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
+    sent = service.accepted
+    command = next(line for line in again.err.splitlines() if line.startswith("failed ")).split("  (")[0]
+    words = command.removeprefix("failed    kling-async ").split()
+    retried = call(*words, "--yes", "--json", cwd=folder, env=service.env)
+
+    assert (again.code, words) == (1, ["retry", "out"])
+    assert "it failed before: 'kling-async retry' runs it as it is now" in again.err
+    assert (before, sent, service.accepted) == (2, 2, 3)
+    assert (retried.code, retried.json()["succeeded"]) == (0, 1)
 
 
 def test_a_row_that_changed_is_an_error_unless_it_is_updated(folder: Path, service: Any) -> None:

@@ -206,7 +206,6 @@ def test_a_person_reads_a_line_for_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "env", "told"),
     [
-        (["--forward-to", "localhost:8000"], {}, "--forward-to: expected an http(s) URL"),
         (["--host", "203.0.113.7", "--port", "0"], {}, "choose another --port or --host"),
         ([], {"KLING_WEBHOOK_SECRET": "no secret"}, "whsec_<base64>"),
     ],

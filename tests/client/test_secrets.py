@@ -230,7 +230,7 @@ async def test_no_signed_url_shows(trouble: str, tmp_path: Path) -> None:
             multi_image = kling.images.multi_image
             done = await multi_image.run(job(), wait_timeout=5)
             raw = await multi_image.with_raw_response.retrieve("t-1")
-            kling._downloads.clock = Clock.hurried(1000)
+            kling._engine.downloads.clock = Clock.hurried(1000)
             caught = []
             calls: tuple[Callable[[Any], Awaitable[Any]], ...] = (
                 lambda image: image.save(tmp_path),

@@ -15,19 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import errors
-from kling_async.protocol.codec import (
-    Reply,
-    bind,
-    code_of,
-    glimpse,
-    number,
-    read_envelope,
-    read_task,
-    read_tasks,
-    text,
-)
+from kling_async.protocol.codec import Reply, bind, glimpse, read_envelope, read_task, read_tasks
 from kling_async.protocol.pages import read_glances
 from kling_async.protocol.polling import Glance
+from kling_async.protocol.scalars import code_of, number, text
 from kling_async.protocol.tasks import Task, TaskStatus
 
 Sample = Callable[..., Reply]

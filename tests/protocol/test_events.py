@@ -9,9 +9,10 @@ from typing import Any, get_args
 import attrs
 import pytest
 
+from kling_async import protocol
 from kling_async.errors import KlingError, NoFreeSlot, TransportError
 from kling_async.protocol import events
-from kling_async.protocol.fitting import Fitted
+from kling_async.protocol.pictures import Fitted
 
 JOB = {"account": "main", "key": "row 1", "external_task_id": "ka-1"}
 SEEN: list[Any] = [
@@ -58,3 +59,10 @@ def test_events_are_values(event: Any) -> None:
     assert same.items() <= attrs.asdict(again).items()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(event, attrs.fields(type(event))[0].name, "other")
+
+
+def test_events_are_a_name_of_the_package_that_is_loaded_late() -> None:
+    """Who tells of events takes them from the package, which loads them then; it has no other such name."""
+    assert vars(protocol)["__getattr__"]("events") is events
+    with pytest.raises(AttributeError, match="no attribute 'evens'"):
+        vars(protocol)["__getattr__"]("evens")

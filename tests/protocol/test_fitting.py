@@ -7,16 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async.errors import ConfigError, InvalidJob
-from kling_async.protocol.fitting import (
-    Encoding,
-    Fitted,
-    Look,
-    PictureRules,
-    Plan,
-    check_pixels,
-    plan,
-)
-from kling_async.protocol.pictures import MAX_BYTES, PictureHeader, check_picture
+from kling_async.protocol.fitting import Encoding, Look, Plan, check_pixels, plan
+from kling_async.protocol.pictures import MAX_BYTES, Fitted, PictureHeader, PictureRules, check_picture
 
 
 def look(**changes: Any) -> Look:

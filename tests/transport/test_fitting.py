@@ -12,8 +12,7 @@ import pytest
 from PIL import Image, ImageCms, ImageDraw
 
 from kling_async.errors import InvalidJob, MissingExtra
-from kling_async.protocol.fitting import PictureRules
-from kling_async.protocol.pictures import MAX_BYTES, Picture, check_picture
+from kling_async.protocol.pictures import MAX_BYTES, Picture, PictureRules, check_picture
 from kling_async.protocol.sources import ImageSource
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.pictures import inspect, inspect_now

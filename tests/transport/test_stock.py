@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from kling_async.errors import ConfigError, InvalidJob
-from kling_async.protocol.fitting import PictureRules
-from kling_async.protocol.pictures import Picture
+from kling_async.protocol.pictures import Picture, PictureRules
 from kling_async.protocol.sources import ImageSource
 from kling_async.transport.pictures import STRICT
 from kling_async.transport.stock import Stock
