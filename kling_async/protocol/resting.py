@@ -32,7 +32,9 @@ def rest(job: MultiImage) -> MultiImage | Resting:
         return job
     subjects, scene, style, extra = _shaped_of(job)
     laid = tuple([_lay(each) for each in subjects])
-    return (laid, _lay(scene), _lay(style), extra or None, *_plain_of(job))
+    # Most jobs of many have one subject, with an address.
+    first = laid[0] if len(laid) == 1 and isinstance(laid[0], str) else laid
+    return (first, _lay(scene), _lay(style), extra or None, *_plain_of(job))
 
 
 def wake(resting: MultiImage | Resting) -> MultiImage:
@@ -41,7 +43,8 @@ def wake(resting: MultiImage | Resting) -> MultiImage:
         return resting
     subjects, scene, style, extra, *plain = resting
     job = object.__new__(MultiImage)
-    shaped = (tuple([_lift(each) for each in subjects]), _lift(scene), _lift(style), extra or {})
+    laid = (subjects,) if isinstance(subjects, str) else subjects
+    shaped = (tuple([_lift(each) for each in laid]), _lift(scene), _lift(style), extra or {})
     # As attrs itself sets the fields of frozen objects.
     for set_field, value in zip(_SETTERS, (*shaped, *plain), strict=True):
         set_field(job, value)
