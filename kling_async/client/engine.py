@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
 from attrs import define, field
 
 from kling_async import protocol
@@ -46,7 +45,12 @@ _log = logging.getLogger("kling_async")
 # Seconds that watchers have at least to hear the last events, after creates have taken the rest of the grace.
 _LAST_WORDS = 0.1
 # What the first create needs only after it was sent, in that order. It takes longer to load than a loop may be held.
-_NEEDED_LATER = ("kling_async.client.poller", "kling_async.protocol.wire", "kling_async.client.results")
+_NEEDED_LATER = (
+    "anyio.abc",
+    "kling_async.client.poller",
+    "kling_async.protocol.wire",
+    "kling_async.client.results",
+)
 
 
 @define(eq=False)
@@ -271,5 +275,6 @@ class Engine:
 
 
 async def _load(modules: Iterable[str]) -> None:
+    # Not anyio's threads, which would first have to be loaded themselves.
     for name in modules:
-        await anyio.to_thread.run_sync(import_module, name)
+        await asyncio.to_thread(import_module, name)

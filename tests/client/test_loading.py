@@ -75,7 +75,12 @@ def test_what_a_task_needs_is_loaded_beside_its_create() -> None:
                 looked_for.setdefault(name, threading.current_thread() is threading.main_thread())
 
         async def main():
-            async with Emulator(speed=1, task_seconds=1.0, paint="stamp") as emulator, client(emulator) as kling:
+            # As long as the service itself takes; the emulator in this very loop would answer within a millisecond.
+            delay = Fault(action="delay", route="create", seconds=0.5)
+            async with (
+                Emulator(speed=1, task_seconds=1.0, paint="stamp", faults=[delay]) as emulator,
+                client(emulator) as kling,
+            ):
                 sys.meta_path.insert(0, Watch())
                 task = await kling.images.multi_image.run(job())
                 assert task.images
