@@ -167,12 +167,14 @@ class Runner:
             with anyio.move_on_after(_GRACE):
                 # A create under way may be a paid task: it is carried to its end before the batch is gone.
                 await self.party.quiet()
-        self.error = self.error or (journal.failure if journal is not None else None)
+        own = None if self.halted and self.counts.has_room_again(self.error) else self.error
+        self.error = own or (journal.failure if journal is not None else None)
 
     def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
         if self.halted is None:
             self.halted = BatchStopped("the batch was stopped before this job was sent")
+            self.error = error or self.error  # a budget that was reached before left jobs to send
             self._take_no_more(error)
             self._engine.dismiss(self.party, self.halted)
 
