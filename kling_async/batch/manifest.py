@@ -38,6 +38,7 @@ __all__ = [
     "at_line",
     "digest_of",
     "key_of",
+    "manifest_at",
     "raw_records",
     "read_manifest",
 ]
@@ -87,7 +88,7 @@ class Passed:
 Record: TypeAlias = tuple[int, dict[str, object] | InvalidJob]
 
 
-def read_manifest(path: Path, shared: Mapping[str, object] | None = None) -> Manifest:
+def read_manifest(path: Path, shared: Mapping[str, object] | None = None) -> Iterator[Row | BadRow]:
     """
     Open the manifest at *path* and return its rows in order, as they are read.
 
@@ -96,6 +97,11 @@ def read_manifest(path: Path, shared: Mapping[str, object] | None = None) -> Man
     readable or of an unknown kind, for a folder without pictures, and for *shared* with a file, whose rows have fields
     of their own; an empty file has no rows.
     """
+    return manifest_at(path, shared)
+
+
+def manifest_at(path: Path, shared: Mapping[str, object] | None = None) -> Manifest:
+    """Open the manifest at *path* as `read_manifest()` does, for who wants more of it than its rows."""
     if path.is_dir():
         return Manifest(folder_rows(path, shared or {}), path.resolve())
     # Absolute, since the same pictures are meant wherever the command is called.

@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import define, field
 
 from kling_async.batch.keys import KeyTable
-from kling_async.batch.manifest import Manifest, Row, digest_of, key_of, read_manifest
+from kling_async.batch.manifest import Manifest, Row, digest_of, key_of, manifest_at
 from kling_async.batch.raws import Raw, fields_of
 from kling_async.cli.earlier import Group, States, open_states
 from kling_async.cli.money import dollars, plural
@@ -101,7 +101,7 @@ def estimate(
     With *update* that run makes anew what changed. No picture is looked at, and of very many rows not all are: what turns
     out to be bad when it is sent costs nothing.
     """
-    counting = _Counting(read_manifest(manifest, shared))
+    counting = _Counting(manifest_at(manifest, shared))
     with open_states(journal, update=update) as states:
         for number, raw in counting.manifest.raws():
             counting.count(number, raw, states)

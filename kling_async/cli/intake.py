@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kling_async.batch.manifest import Manifest, raw_records, read_manifest
+from kling_async.batch.manifest import Manifest, manifest_at, raw_records
 from kling_async.cli.voice import reading_manifest
 from kling_async.errors import ConfigError
 from kling_async.protocol.jobs import ASPECT_RATIOS, DEFAULT_MODEL, MOST_IMAGES
@@ -51,7 +51,7 @@ _SHARED_NAMES = ("scene_image", "style_image", "prompt", "negative_prompt", "n",
 def open_manifest(path: Path, shared: Mapping[str, object]) -> Manifest:
     """Open the manifest that a command was called with; raises `ManifestError` also for one without rows."""
     with reading_manifest():
-        manifest = read_manifest(path, shared)
+        manifest = manifest_at(path, shared)
         if next(raw_records(path, shared), None) is None:
             raise ConfigError(
                 f"manifest: expected at least one row, found none in {path}; write a job into it, or name another file"
