@@ -17,6 +17,7 @@ from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.naming import folded
 from kling_async.protocol.parts import shown_key
 from kling_async.protocol.pictures import Fitted
+from kling_async.protocol.resting import Resting, rest, wake
 from kling_async.protocol.tasks import Task
 
 __all__ = ["Entry", "Input", "entries", "external_id"]
@@ -27,7 +28,7 @@ _LONGEST_OWN = 60
 Input: TypeAlias = MultiImage | Row | BadRow
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, weakref_slot=False)
 class Entry:
     """
     A job of the input: *position* counts from 0, *error* is there instead of a *job* for a row that is none.
@@ -39,7 +40,7 @@ class Entry:
 
     position: int
     key: str
-    job: MultiImage | None = field(default=None, repr=False)
+    _job: MultiImage | Resting | None = field(default=None, repr=False)
     error: InvalidJob | None = None
     external_task_id: str = ""
     attempts: int = 0
@@ -58,6 +59,23 @@ class Entry:
     number: int = 0
     fitted: tuple[Fitted, ...] = ()
     _fingerprint: str = field(default="", init=False, repr=False)
+
+    @property
+    def job(self) -> MultiImage | None:
+        """What is asked for."""
+        if self._job is None or isinstance(self._job, MultiImage):
+            return self._job
+        job = self._job = wake(self._job)
+        return job
+
+    @job.setter
+    def job(self, job: MultiImage | None) -> None:
+        self._job = job
+
+    def rest(self) -> None:
+        """Take up less room, and less of the collector's time, until the job is asked for again."""
+        if isinstance(self._job, MultiImage):
+            self._job = rest(self._job)
 
     def fingerprint(self) -> str:
         """Return the hash of what the job asks for, taken once."""

@@ -109,7 +109,8 @@ class Runner:
         )
 
     def __attrs_post_init__(self) -> None:
-        self._intake = Intake(entries(self._jobs), self._has_room)
+        waits = isinstance(self._jobs, AsyncIterable)
+        self._intake = Intake(entries(self._jobs), self._has_room, waits)
         self._name = secrets.token_hex(8)
         self._harvest = Harvest(self._folder, self._deliver, self.stop)
         self.waiting = Waiting(self._engine.clock, self._options.task_timeout, self._end_waiting)

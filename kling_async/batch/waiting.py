@@ -17,7 +17,7 @@ from kling_async.errors import TaskTimeout
 __all__ = ["Run", "Waiting"]
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class Run:
     """One job whose task runs on *link*; listens to its *row* itself, since there is one for each task in flight."""
 
@@ -64,6 +64,7 @@ class Waiting:
         else:
             run.waiting = self
             run.row.listen(run)
+            run.entry.rest()
 
     def longest(self, most: int) -> dict[str, float]:
         """Name the jobs that wait for longest, at most *most*, with their seconds."""

@@ -30,8 +30,11 @@ class Background:
     """Owns asyncio tasks until they end; `len()` tells how many there are."""
 
     _tasks: set[asyncio.Task[Any]] = field(factory=set, init=False, repr=False)
-    # Those that may be a paid task, or the last events: they are waited for before anything is cancelled.
-    _precious: set[asyncio.Task[Any]] = field(factory=set, init=False, repr=False)
+    # Those that may be a paid task, or the last events: they are waited for before anything is cancelled. With who is
+    # to be told of their end.
+    _precious: dict[asyncio.Task[Any], asyncio.Future[None] | None] = field(
+        factory=dict, init=False, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -40,7 +43,7 @@ class Background:
         """Run *work* beside the caller; an orderly close waits for *precious* work before it cancels anything."""
         task = self.begin(work)
         if precious:
-            self._precious.add(task)
+            self._precious[task] = None
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run *work*, which returns its troubles as values, beside the caller, who awaits the task that is returned."""
@@ -57,13 +60,10 @@ class Background:
         for such work before it cancels anything. Raises `ConfigError` if that came before the work had begun.
         """
         task = self.begin(work)
-        self._precious.add(task)
+        over = self._precious[task] = asyncio.get_running_loop().create_future()
         if ended is not None:
             task.add_done_callback(lambda _: ended())
-        if not task.done():
-            over = asyncio.get_running_loop().create_future()
-            task.add_done_callback(lambda _: None if over.done() else over.set_result(None))
-            await over
+        await over
         if task.cancelled():
             # Only the end of the client cancels it, and who waits for it is not cancelled by that.
             raise closed_client()
@@ -98,7 +98,9 @@ class Background:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        self._precious.discard(task)
+        over = self._precious.pop(task, None)
+        if over is not None and not over.done():
+            over.set_result(None)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Work given to us returns its troubles as values; what arrives here is a defect and must be seen.
             _log.error("a background task of the client failed", exc_info=error)

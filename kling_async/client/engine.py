@@ -45,8 +45,8 @@ _log = logging.getLogger("kling_async")
 
 # Seconds that watchers have at least to hear the last events, after creates have taken the rest of the grace.
 _LAST_WORDS = 0.1
-# What the first create needs only after it was sent. It takes longer to load than a loop may be held.
-_NEEDED_LATER = ("kling_async.client.poller", "kling_async.client.results", "kling_async.protocol.wire")
+# What the first create needs only after it was sent, in that order. It takes longer to load than a loop may be held.
+_NEEDED_LATER = ("kling_async.client.poller", "kling_async.protocol.wire", "kling_async.client.results")
 
 
 @define(eq=False)

@@ -101,17 +101,25 @@ class Link:
     def _token(self) -> Sealed:
         return Sealed(self.signer.token(self._clock.now(), self._clock.wall()))
 
-    async def _send(self, request: Request, token: Sealed, timeouts: Timeouts, guard: Guard | None) -> Reply:
+    def _send(
+        self, request: Request, token: Sealed, timeouts: Timeouts, guard: Guard | None
+    ) -> Awaitable[Reply]:
         if guard is None or request.body is None:
-            return await self._exchange(request, token, timeouts)
+            return self._exchange(request, token, timeouts)
         limit = timeouts.for_body(request.body.length)
-        return await guard(limit, partial(self._exchange, request, token, timeouts))
+        return guard(limit, partial(self._exchange, request, token, timeouts))
 
-    async def _exchange(
+    def _exchange(
         self, request: Request, token: Sealed, timeouts: Timeouts, not_after: float | None = None
-    ) -> Reply:
+    ) -> Awaitable[Reply]:
+        # No coroutines of our own where nobody watches: each lies on the way of every wake-up.
         if not self._emitter.active:
-            return await self.session.send(request, token, timeouts, not_after=not_after)
+            return self.session.send(request, token, timeouts, not_after=not_after)
+        return self._observed(request, token, timeouts, not_after)
+
+    async def _observed(
+        self, request: Request, token: Sealed, timeouts: Timeouts, not_after: float | None
+    ) -> Reply:
         begin = self._clock.now()
         reply: Reply | None = None
         trouble: KlingError | None = None

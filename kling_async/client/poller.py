@@ -86,7 +86,7 @@ class Poller:
         present = desk.rows.setdefault(row.ask_for, row)
         now = self._clock.now()
         due = desk.book.watch(row.ask_for, now, age=max(0.0, now - row.since))
-        if any(self._early.take(name, now) for name in {row.ask_for, row.external_task_id}):
+        if self._early and any(self._early.take(name, now) for name in {row.ask_for, row.external_task_id}):
             due = desk.book.hint(row.ask_for, now) or due
         if not self._running:
             self._running = True

@@ -17,7 +17,7 @@ __all__ = ["Tracked"]
 Listener: TypeAlias = "Callable[[Tracked], None]"
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, weakref_slot=False)
 class Tracked:
     """
     A row, not an asyncio task: what only waits must cost next to nothing.
@@ -39,21 +39,31 @@ class Tracked:
     error: KlingError | None = field(default=None, init=False, repr=False)
     # The status that was last told in an event.
     shown: str = field(default="submitted", init=False, repr=False)
-    # Mostly one, and there is a row for each task in flight.
-    _listeners: tuple[Listener, ...] = field(default=(), init=False, repr=False)
+    # Mostly one, and there is a row for each task in flight, so the first has no tuple around it.
+    _listener: Listener | None = field(default=None, init=False, repr=False)
+    _others: tuple[Listener, ...] = field(default=(), init=False, repr=False)
 
     @property
     def over(self) -> bool:
         """Whether nothing more will be learned about the task."""
         return self.error is not None or (self.task is not None and self.task.ended)
 
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Who is called at every change, in the order in which they came."""
+        return () if self._listener is None else (self._listener, *self._others)
+
     def listen(self, listener: Listener) -> None:
         """Have *listener* called at every change and once at the end, or until `ignore()`."""
-        self._listeners += (listener,)
+        if self._listener is None:
+            self._listener = listener
+        else:
+            self._others += (listener,)
 
     def ignore(self, listener: Listener) -> None:
         """Call *listener* no more; safe to call again."""
-        self._listeners = tuple(other for other in self._listeners if other is not listener)
+        left = tuple(other for other in self.listeners if other is not listener)
+        self._listener, self._others = left[0] if left else None, left[1:]
 
     async def wait(self, limit: float | None = None) -> None:
         """
@@ -101,7 +111,7 @@ class Tracked:
             self._tell()
 
     def _tell(self) -> None:
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener(self)
         if self.over:
-            self._listeners = ()
+            self._listener, self._others = None, ()

@@ -66,7 +66,7 @@ class Party:
             await self._quiet.wait()
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class Pass:
     """What one caller holds of a lane: the right to *slots* slots, once granted, for the job with the external id *job*."""
 

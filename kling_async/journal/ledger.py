@@ -19,7 +19,7 @@ from kling_async.protocol.lifecycle import JobRecord, JobState
 __all__ = ["Ledger"]
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class Ledger:
     """
     Moves the *record* of one job and writes each move into *journal*; *wall* tells Unix time.

@@ -203,7 +203,11 @@ def _images(wires: tuple[WireImage, ...], keeper: ImageKeeper | None) -> tuple[R
 
 def bind(task: Task, keeper: ImageKeeper) -> Task:
     """Return *task* with pictures that fetch themselves through *keeper*."""
-    return evolve(task, images=tuple(evolve(image, keeper=keeper) for image in task.images))
+    images = (
+        ResultImage(index=image.index, url=image.url, watermark_url=image.watermark_url, keeper=keeper)
+        for image in task.images
+    )
+    return evolve(task, images=tuple(images))
 
 
 def read_tasks(data: object, *, request_id: str = "") -> list[Task]:

@@ -37,7 +37,7 @@ class State(Enum):
 
 @define(eq=False)
 class Ticket:
-    """One create that waits for slots or holds them."""
+    """One create that waits for slots or holds them; all of a party that run and weigh the same are one ticket."""
 
     key: Hashable
     slots: int
@@ -72,6 +72,7 @@ class Party:
     held: int = 0
     turn: int = 0
     lines: dict[int, OrderedDict[Hashable, Ticket]] = Factory(dict)
+    _running: dict[int, Ticket] = field(init=False, default=Factory(dict))
 
     def head(self) -> Ticket:
         """Return the ticket that asked first."""
@@ -81,6 +82,17 @@ class Party:
     def first_of(self, slots: int) -> Ticket:
         """Return the first ticket of exactly this weight."""
         return next(iter(self.lines[slots].values()))
+
+    def running(self, slots: int) -> Ticket:
+        """Return what stands for every task of this weight: nothing tells one from another until it ends."""
+        found = self._running.get(slots)
+        if found is None:
+            found = self._running[slots] = Ticket(None, slots, self, state=State.RUNNING)
+        return found
+
+    def end(self) -> None:
+        """Let go of what refers back to this party."""
+        self._running.clear()
 
     def widest(self, room: int) -> int:
         """Return the largest weight waiting that fits into *room*; zero if none does."""
@@ -223,6 +235,7 @@ class Lines:
         """Keep no record of a party that holds nothing and waits for nothing: callers come and go."""
         if party.held == 0 and not party.lines:
             party.level.parties.pop(party.key, None)
+            party.end()
 
     def _line_of(self, ticket: Ticket) -> OrderedDict[Hashable, Ticket]:
         party = ticket.party

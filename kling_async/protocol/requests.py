@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from attrs import frozen
@@ -19,6 +20,8 @@ __all__ = [
     "list_request",
 ]
 
+# What all ids look like that were seen, and needs no quoting.
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 # Seed: pageSize 1 to 500, pageNum 1 to 1000.
 LARGEST_PAGE = 500
 LAST_PAGE = 1000
@@ -55,6 +58,8 @@ def find_request(path: str, task_or_external_id: str) -> Request:
     Raises `ConfigError` for what cannot be a path segment: nothing, blanks, dots, half a surrogate pair.
     """
     asked = task_or_external_id
+    if _PLAIN.fullmatch(asked):
+        return Request(method="GET", path=f"{path}/{asked}")
     if asked.strip() in {"", ".", ".."} or asked != asked.encode(errors="replace").decode():
         raise ConfigError(f"expected a task id or an external id, found {asked!r}")
     return Request(method="GET", path=f"{path}/{quote(asked, safe='')}")

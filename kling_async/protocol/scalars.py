@@ -56,7 +56,7 @@ def index(value: object) -> int | None:
 
 def moment(value: object) -> datetime | None:
     """Read Unix milliseconds, as number or as text; None for anything else."""
-    millis = number(value)
+    millis = value if type(value) is int else number(value)
     try:
         return None if millis is None else _EPOCH + timedelta(milliseconds=float(millis))
     except OverflowError:

@@ -360,7 +360,7 @@ class Lane:
             self._probe = None
 
     def _run(self, ticket: Ticket) -> None:
-        ticket.state = State.RUNNING
+        self._tickets[ticket.key] = ticket.party.running(ticket.slots)
         self._running += ticket.slots
 
     def _give_back(self, key: Hashable, now: float) -> Ticket:

@@ -16,7 +16,7 @@ from kling_async.protocol.wheel import Wheel
 __all__ = ["Board", "Place", "Row"]
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class Row:
     """One watched task; times are on the clock of the book."""
 

@@ -75,7 +75,8 @@ class BodyPayload(Payload):
         self.taken = 0
         watching = self._watch(writer)
         try:
-            await check_unchanged(tuple(part for part in self._body.parts if isinstance(part, Picture)))
+            if pictures := tuple(part for part in self._body.parts if isinstance(part, Picture)):
+                await check_unchanged(pictures)
             step = Step()
             for part in self._body.parts:
                 await self._write_part(writer, part, step)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import ssl
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -95,9 +96,7 @@ class Session:
         limit = timeouts.for_body(request.body.length) if request.body else timeouts.request
         self.requests += 1
         try:
-            return await self._exchange(
-                request, payload, token, aiohttp.ClientTimeout(total=limit, sock_connect=timeouts.connect)
-            )
+            return await self._exchange(request, payload, token, _limits(limit, timeouts.connect))
         except (KlingError, asyncio.CancelledError) as error:
             raise without_frames(error)  # noqa: B904  # the same error, with what led to it
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
@@ -159,6 +158,12 @@ class Session:
     def _url(self, request: Request) -> URL:
         url = URL(self._connection.base_url + request.path, encoded=True)
         return url.with_query(request.query) if request.query else url
+
+
+# Requests of the same size have the same; making it takes longer than looking it up.
+@lru_cache(64)
+def _limits(total: float, connect: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total, sock_connect=connect)
 
 
 async def _read(response: aiohttp.ClientResponse | StandInResponse, most: int) -> bytes:

@@ -394,8 +394,8 @@ async def test_leaving_a_wait() -> None:
         handle = await kling.images.multi_image.create(job())
         row = handle._row
         assert row is not None
-        taken, _ = await left_after(handle.wait(), lambda: row._listeners)
-        left = row._listeners
+        taken, _ = await left_after(handle.wait(), lambda: row.listeners)
+        left = row.listeners
         await emulator.advance(4000)
         ended = await handle.wait(timeout=30)
 

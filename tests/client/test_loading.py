@@ -65,7 +65,7 @@ def test_what_a_task_needs_is_loaded_beside_its_create() -> None:
         import asyncio, sys, threading
         from importlib.abc import MetaPathFinder
         from kling_async import Kling
-        from kling_async.emulator import Emulator
+        from kling_async.emulator import Emulator, Fault
         from socket_kit import client, job
 
         looked_for = {}
@@ -75,7 +75,7 @@ def test_what_a_task_needs_is_loaded_beside_its_create() -> None:
                 looked_for.setdefault(name, threading.current_thread() is threading.main_thread())
 
         async def main():
-            async with Emulator(speed="instant", paint="stamp") as emulator, client(emulator) as kling:
+            async with Emulator(speed=1, task_seconds=1.0, paint="stamp") as emulator, client(emulator) as kling:
                 sys.meta_path.insert(0, Watch())
                 task = await kling.images.multi_image.run(job())
                 assert task.images
@@ -88,7 +88,7 @@ def test_what_a_task_needs_is_loaded_beside_its_create() -> None:
     on_the_loop = dict(zip(found[::2], found[1::2], strict=True))
 
     for module in ("client.poller", "client.results", "protocol.wire"):
-        assert on_the_loop[f"kling_async.{module}"] == "False"
+        assert on_the_loop[f"kling_async.{module}"] == "False", module
     assert not [
         name for name, here in on_the_loop.items() if here == "True" and name.startswith("kling_async")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from types import FrameType
 
 import pytest
@@ -409,3 +410,28 @@ def test_spare_slots_are_those_nobody_waits_for() -> None:
     assert cooling == 0
     assert later == lane.limit == 1, "after a refusal, what was held then, for one probe"
     assert lane.spare(200.0) == 0
+
+
+def test_tasks_that_run_alike_share_what_stands_for_them() -> None:
+    """However many tasks of one party and weight run, the lane keeps one ticket; each still ends by itself and once."""
+    lane = filled(9)
+    for key in range(6):
+        lane.adopt(key, 1 + key % 2, 0.0, party="batch")
+
+    kept = {id(ticket) for ticket in lane._tickets.values()}
+    ended = [lane.release(1, 1.0), lane.release(1, 1.0)]
+
+    assert len(kept) == 2
+    assert ended == [True, False]
+    assert (lane.held, lane.in_flight, lane.held_by("batch")) == (7, 5, 7)
+
+
+def test_a_party_that_is_gone_needs_no_collector() -> None:
+    """Callers come and go: what stood for one goes with its last task, without a circle left behind."""
+    lane = filled(9)
+    lane.adopt("task", 1, 0.0, party="caller")
+    party = weakref.ref(lane._tickets["task"].party)
+
+    lane.release("task", 1.0)
+
+    assert party() is None
