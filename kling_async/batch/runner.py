@@ -176,12 +176,8 @@ class Runner:
         if self.halted is None:
             self.halted = BatchStopped("the batch was stopped before this job was sent")
             self.error = error or self.error  # a budget that was reached before left jobs to send
-            self._take_no_more(error)
+            self._intake.stop()
             self._engine.dismiss(self.party, self.halted)
-
-    def _take_no_more(self, error: Exception | None) -> None:
-        self.error = self.error or error
-        self._intake.stop()
 
     def cancel(self) -> None:
         """Leave at once; tasks that run at the service go on."""
@@ -327,7 +323,8 @@ class Runner:
         # Not this job's trouble but the account's, the service's or ours.
         if isinstance(error, BudgetSpent):
             # What is within the budget and waits for slots is still sent.
-            self._take_no_more(error)
+            self.error = self.error or error
+            self._intake.stop()
         elif not isinstance(error, BatchStopped):
             self.stop(error)
         return False
