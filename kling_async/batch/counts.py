@@ -95,6 +95,10 @@ class Counts:
         self.units_committed -= entry.committed
         entry.committed = 0
 
+    def has_room_again(self, error: BaseException | None) -> bool:
+        """Tell whether *error* is a budget that was reached by jobs which were then not sent, so that it stopped nothing."""
+        return isinstance(error, BudgetSpent) and self.units_committed < error.committed
+
     def saw_end(self, account: str, task: Task, row: Tracked) -> None:
         """Count the *task* of *row* on *account*, which has just been seen to have ended."""
         tally = self._tallies.setdefault(account, _Tally())

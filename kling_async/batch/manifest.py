@@ -24,6 +24,7 @@ from attrs import define, evolve, field, frozen
 from kling_async.batch.folders import folder_rows
 from kling_async.batch.keys import KeyTable
 from kling_async.batch.raws import Raw, fields_of, raw_rows, shown
+from kling_async.batch.tables import Spoiled
 from kling_async.errors import ConfigError, InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.rows import job_from_row
@@ -37,6 +38,7 @@ __all__ = [
     "at_line",
     "digest_of",
     "key_of",
+    "manifest_at",
     "raw_records",
     "read_manifest",
 ]
@@ -95,6 +97,11 @@ def read_manifest(path: Path, shared: Mapping[str, object] | None = None) -> Ite
     readable or of an unknown kind, for a folder without pictures, and for *shared* with a file, whose rows have fields
     of their own; an empty file has no rows.
     """
+    return manifest_at(path, shared)
+
+
+def manifest_at(path: Path, shared: Mapping[str, object] | None = None) -> Manifest:
+    """Open the manifest at *path* as `read_manifest()` does, for who wants more of it than its rows."""
     if path.is_dir():
         return Manifest(folder_rows(path, shared or {}), path.resolve())
     # Absolute, since the same pictures are meant wherever the command is called.
@@ -125,7 +132,11 @@ class Manifest(Iterator[Row | BadRow]):
     _seen: KeyTable = field(factory=KeyTable, init=False, repr=False)
 
     def __next__(self) -> Row | BadRow:
-        return self._row(*next(self._raws))
+        return self.row(*next(self._raws))
+
+    def raws(self) -> Iterator[tuple[int, Raw]]:
+        """Return the rows as they stand there, for who needs few of them closely: `row()` makes those."""
+        return self._raws
 
     def unless(self, done: Callable[[Sequence[str]], Mapping[str, int]]) -> Iterator[Row | BadRow | Passed]:
         """
@@ -145,7 +156,7 @@ class Manifest(Iterator[Row | BadRow]):
                 if passed:
                     yield Passed(keys=tuple(passed))
                     passed = []
-                yield self._row(number, raw)
+                yield self.row(number, raw)
             if passed:
                 yield Passed(keys=tuple(passed))
 
@@ -160,17 +171,21 @@ class Manifest(Iterator[Row | BadRow]):
                 break
         return group
 
-    def _row(self, number: int, raw: Raw) -> Row | BadRow:
+    def row(self, number: int, raw: Raw) -> Row | BadRow:
+        """Make the row of what stands on line *number*."""
         key = f"line-{number}"
         fields = fields_of(raw)
         try:
-            if isinstance(fields, InvalidJob):
-                raise fields
-            own = key_of(fields)
+            named = raw.fields if isinstance(raw, Spoiled) else fields
+            if isinstance(named, InvalidJob):
+                raise named
+            own = key_of(named)
             first = self._seen.add(own, number)
             if first:
-                raise _duplicate(fields, own, first)
+                raise _duplicate(named, own, first)
             key = own
+            if isinstance(fields, InvalidJob):
+                raise fields
             job = job_from_row(_without_key(fields), self.base)
         except InvalidJob as error:
             return BadRow(number=number, key=key, error=at_line(number, error))
@@ -197,7 +212,7 @@ def _glance(raw: Raw) -> str:
 
 def digest_of(raw: Raw) -> int:
     """Return a hash of a row as it stands in its file, never 0; 0 for one that cannot be read."""
-    if isinstance(raw, InvalidJob):
+    if isinstance(raw, InvalidJob | Spoiled):
         return 0
     text = raw.strip() if isinstance(raw, bytes) else json.dumps(raw).encode()
     # What SQLite takes for an integer has a sign.

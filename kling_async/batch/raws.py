@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from kling_async.batch.tables import csv_records
+from kling_async.batch.tables import Spoiled, csv_records
 from kling_async.errors import ConfigError, InvalidJob
 
 __all__ = ["Raw", "fields_of", "raw_rows", "shown"]
@@ -22,7 +22,7 @@ MAX_JSON_BYTES = 16 * 1024 * 1024
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 # A row as a file has it: a line of JSON, or fields where the file's kind gives them, or why there are none.
-Raw: TypeAlias = bytes | dict[str, object] | InvalidJob
+Raw: TypeAlias = bytes | dict[str, object] | Spoiled | InvalidJob
 _READERS: dict[str, Callable[[IO[bytes], Path], Iterator[tuple[int, Raw]]]]
 
 
@@ -71,6 +71,8 @@ def _open(path: Path) -> IO[bytes]:
 
 def fields_of(raw: Raw) -> dict[str, object] | InvalidJob:
     """Return the fields of a row, or why it has none."""
+    if isinstance(raw, Spoiled):
+        return raw.error
     return _fields_or_error(raw) if isinstance(raw, bytes) else raw
 
 

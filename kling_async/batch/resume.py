@@ -15,6 +15,7 @@ from typing import TypeAlias
 import anyio
 from attrs import define, field, frozen
 
+from kling_async.batch.changes import changed
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.manifest import Manifest, Passed
 from kling_async.batch.options import BatchOptions
@@ -27,7 +28,7 @@ from kling_async.client.logs import about
 from kling_async.client.queries import Queries
 from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Pass
-from kling_async.errors import InvalidJob, JournalError, KlingError, SubmissionUnknown, TaskNotFound
+from kling_async.errors import JournalError, KlingError, SubmissionUnknown, TaskNotFound
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
@@ -280,15 +281,7 @@ class Resumption:
         entry.ledger = None
         # Its task, if it runs, keeps its slots and its page, but is nobody's in this run.
         self._attached.pop(entry.key, None)
-        if ledger.record.state is JobState.DONE:
-            remedy = "give it another key, put it back, or run with --update (update=True)"
-        elif finished:
-            remedy = "it failed before: 'kling-async retry' runs it as it is now, and so does --update (update=True)"
-        else:
-            remedy = "its task still runs: put it back and run again"
-        return Refuse(
-            InvalidJob.because(entry.key, "the same job as before under this key", "another one", remedy)
-        )
+        return Refuse(changed(ledger.record.state))
 
     def _ledger(self, record: JobRecord) -> Ledger:
         return Ledger(self.journal, record, self._engine.clock.wall)

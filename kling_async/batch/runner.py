@@ -168,18 +168,16 @@ class Runner:
             with anyio.move_on_after(_GRACE):
                 # A create under way may be a paid task: it is carried to its end before the batch is gone.
                 await self.party.quiet()
-        self.error = self.error or (journal.failure if journal is not None else None)
+        own = None if self.halted and self.counts.has_room_again(self.error) else self.error
+        self.error = own or (journal.failure if journal is not None else None)
 
     def stop(self, error: Exception | None = None) -> None:
         """Submit nothing more; what runs is collected. With *error*, the batch ends with it."""
         if self.halted is None:
             self.halted = BatchStopped("the batch was stopped before this job was sent")
-            self._take_no_more(error)
+            self.error = error or self.error  # a budget that was reached before left jobs to send
+            self._intake.stop()
             self._engine.dismiss(self.party, self.halted)
-
-    def _take_no_more(self, error: Exception | None) -> None:
-        self.error = self.error or error
-        self._intake.stop()
 
     def cancel(self) -> None:
         """Leave at once; tasks that run at the service go on."""
@@ -325,7 +323,8 @@ class Runner:
         # Not this job's trouble but the account's, the service's or ours.
         if isinstance(error, BudgetSpent):
             # What is within the budget and waits for slots is still sent.
-            self._take_no_more(error)
+            self.error = self.error or error
+            self._intake.stop()
         elif not isinstance(error, BatchStopped):
             self.stop(error)
         return False

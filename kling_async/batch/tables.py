@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from attrs import frozen
+
 from kling_async.errors import ConfigError, InvalidJob
 
-__all__ = ["LIST_SEPARATOR", "csv_records"]
+__all__ = ["LIST_SEPARATOR", "Spoiled", "csv_records"]
 
 LIST_SEPARATOR = (
     "|"  # neither in URLs nor in file names that work everywhere; `;` is in both, and a delimiter besides
@@ -24,6 +26,14 @@ LIST_SEPARATOR = (
 MAX_LINE_BYTES = 16 * 1024 * 1024
 _NUMBERED = re.compile(r"subject_image_([1-9][0-9]?)")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@frozen
+class Spoiled:
+    """A record that cannot be a job because of *error*, but whose *fields* with its name can be read."""
+
+    error: InvalidJob
+    fields: dict[str, object]
 
 
 class _Lines:
@@ -53,7 +63,9 @@ class _Lines:
         return line.decode(errors="surrogateescape")
 
 
-def csv_records(file: IO[bytes], path: Path) -> Iterator[tuple[int, dict[str, object] | InvalidJob]]:
+def csv_records(
+    file: IO[bytes], path: Path
+) -> Iterator[tuple[int, dict[str, object] | Spoiled | InvalidJob]]:
     """
     Yield the line number and the fields of each record, or why it has none.
 
@@ -80,7 +92,8 @@ def csv_records(file: IO[bytes], path: Path) -> Iterator[tuple[int, dict[str, ob
             yield number, _bad(str(error))
             continue
         if any(cell.strip() for cell in cells):
-            yield number, _fields(names, cells)
+            found = _fields(names, cells)
+            yield number, _named(found, names, cells) if isinstance(found, InvalidJob) else found
 
 
 def _delimiter(header: str, path: Path) -> str:
@@ -132,6 +145,17 @@ def _fields(names: list[str], cells: list[str]) -> dict[str, object] | InvalidJo
             "fill 'subject_images' or 'subject_image_1' to '_4'",
         )
     return fields | {"subject_images": [numbered[place] for place in sorted(numbered)]}
+
+
+def _named(error: InvalidJob, names: list[str], cells: list[str]) -> Spoiled | InvalidJob:
+    """Add to *error* what its record is called, where that is sure: with too few or too many cells only the first one is."""
+    sure = len(cells) if len(cells) == len(names) else 1
+    known: dict[str, object] = {
+        name: cell
+        for name, cell in zip(names[:sure], cells[:sure], strict=True)
+        if name in {"key", "id"} and cell.strip()
+    }
+    return Spoiled(error, known) if known else error
 
 
 def _bad(found: str) -> InvalidJob:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +12,14 @@ from typing import Any, Literal
 import click
 from attrs import define, field
 
-from kling_async.cli.earlier import States, journal_of, open_states
-from kling_async.cli.estimate import Estimate
-from kling_async.cli.intake import shares, takes_pictures, told_row
+from kling_async.batch.changes import changed
+from kling_async.batch.manifest import BadRow, Row, at_line
+from kling_async.cli.earlier import Group, States, journal_of, open_states
+from kling_async.cli.estimate import Estimate, retry
+from kling_async.cli.intake import open_manifest, shares, takes_pictures, told_row
 from kling_async.cli.money import in_dollars, plural
 from kling_async.cli.place import Place
-from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, reading_manifest, speaks
+from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, speaks
 from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Fitted, Picture, PictureRules
@@ -29,6 +32,8 @@ __all__ = ["check_command", "refuse_bad_rows"]
 # Pictures remembered, since manifests use a few again and again.
 _KEPT_PICTURES = 10_000
 _LISTED = 1000
+# Problems told where a run is refused for them.
+_TOLD = 100
 
 
 @click.command(
@@ -46,6 +51,7 @@ Examples:
 @click.option(
     "--journal", type=click.Path(path_type=Path), help="Journal of that run.  [default: OUT/journal.db]"
 )
+@click.option("--update", is_flag=True, help="With -o: the cost if that run is gone on with by --update.")
 @takes_pictures
 @shares
 @speaks
@@ -54,6 +60,7 @@ def check_command(
     manifest: Path,
     out: Path | str | None,
     journal: Path | None,
+    update: bool,
     voice: Voice,
     shared: Mapping[str, Any],
     fit: Literal["auto"] | None,
@@ -63,7 +70,8 @@ def check_command(
     Check every row and picture of MANIFEST and show the cost. Needs no key and sends nothing.
 
     With --fit, show what would be changed of which picture. With -o, what an earlier run has done, has begun or has
-    failed at costs nothing more. Exits with 0 if all rows are good and with 2 if any is bad.
+    failed at costs nothing more, and a row that has changed since it was done is bad, as `run` without --update refuses
+    it. Exits with 0 if all rows are good and with 2 if any is bad.
     """
     import anyio
 
@@ -73,14 +81,26 @@ def check_command(
     # A run whose pictures go to a store lives where its journal lies.
     home = out if isinstance(out, Path) else Path(journal or "").parent
     rules = PictureRules(fit=fit, verify=verify)
-    finish(anyio.run(partial(_check, manifest, shared, rules, voice, journal=earlier, home=home)))
+    states = open_states(earlier, update=update)
+    finish(anyio.run(partial(_check, manifest, shared, rules, voice, states=states, home=home)))
 
 
-async def refuse_bad_rows(manifest: Path, shared: Mapping[str, Any], rules: PictureRules) -> None:
-    """Raise ManifestError at the first bad row or picture of *manifest*."""
-    async for _, _, found in _Inspection(rules).findings(manifest, shared):
+async def refuse_bad_rows(
+    manifest: Path, shared: Mapping[str, Any], rules: PictureRules, voice: Voice
+) -> None:
+    """Raise ManifestError if *manifest* has bad rows or pictures; tells what is wrong with the first hundred."""
+    inspection, told = _Inspection(rules), 0
+    async for _, key, found in inspection.findings(manifest, shared):
         if isinstance(found, InvalidJob):
-            raise ManifestError(f"{manifest}: {found}; nothing was sent, since --strict was given")
+            told += 1
+            if told <= _TOLD:
+                voice.warn(f"{key}  {found}")
+    if inspection.bad:
+        more = f"; {told - _TOLD:,} more, see kling-async check" if told > _TOLD else ""
+        raise ManifestError(
+            f"{manifest}: expected good rows only, since --strict was given, found "
+            f"{inspection.bad:,} bad of {inspection.rows:,}{more}; nothing was sent"
+        )
 
 
 @define(eq=False)
@@ -88,15 +108,15 @@ class _Inspection:
     """One look at a manifest under *rules*, with the counts of what was found."""
 
     rules: PictureRules
-    states: States = field(factory=lambda: States(None))
+    states: States = field(factory=States)
     rows: int = 0
     bad: int = 0
     images: int = 0
     urls: int = 0
     fitted: int = 0
-    # Good rows by what an earlier run made of them: `done`, `failed`, `running`, or `todo` for nothing.
-    groups: Counter[str] = field(factory=Counter)
-    images_todo: int = 0
+    # Good rows by what an earlier run made of them, and bad ones that have only changed.
+    work: Estimate = field(factory=Estimate)
+    changed: int = 0
     # Pictures whose changes were told: the style of a thousand rows is told once.
     _told: set[str] = field(factory=set, init=False)
     _stock: Stock = field(factory=Stock, init=False)
@@ -107,10 +127,7 @@ class _Inspection:
         self, manifest: Path, shared: Mapping[str, Any]
     ) -> AsyncIterator[tuple[int, str, InvalidJob | Fitted]]:
         """Yield line, key and error or change of everything that there is to tell; all pictures of a row are looked at."""
-        from kling_async.batch.manifest import BadRow, at_line, read_manifest
-
-        with reading_manifest():
-            rows = read_manifest(manifest, shared)
+        rows = open_manifest(manifest, shared)
         for row in rows:
             self.rows += 1
             if isinstance(row, BadRow):
@@ -124,15 +141,18 @@ class _Inspection:
                     yield row.number, row.key, at_line(row.number, each)
                 else:
                     yield row.number, row.key, each
+            group = self._group(row, rows.base)
+            if group == "changed":
+                wrong = True
+                self.changed += 1
+                yield row.number, row.key, at_line(row.number, changed(self.states.state(row.key)))
             self.bad += wrong
             if not wrong:
-                self._count(row.key, row.job.n)
+                self.work.add(group, row.job.n)
+                self.images += row.job.n
 
-    def _count(self, key: str, images: int) -> None:
-        group = self.states.of(key) or "todo"
-        self.groups[group] += 1
-        self.images += images
-        self.images_todo += images if group == "todo" else 0
+    def _group(self, row: Row, base: Path) -> Group:
+        return self.states.of(row.key, row.digest, base, lambda: row.job)
 
     async def _look_at(self, job: MultiImage) -> AsyncIterator[InvalidJob | Fitted]:
         for name, source in job.pictures():
@@ -170,13 +190,13 @@ async def _check(
     rules: PictureRules,
     voice: Voice,
     *,
-    journal: Path | None,
+    states: AbstractContextManager[States],
     home: Path,
 ) -> int:
     require_pillow(rules)
     problems, changes = _Listed(), _Listed()
-    with open_states(journal) as states:
-        inspection = _Inspection(rules, states)
+    with states as known:
+        inspection = _Inspection(rules, known)
         async for number, key, found in inspection.findings(manifest, shared):
             if not voice.json:
                 voice.data(f"{key}  {found}")
@@ -222,14 +242,16 @@ def _fields(manifest: Path, found: _Inspection, problems: _Listed, changes: _Lis
         "rows": found.rows,
         "good": found.rows - found.bad,
         "bad": found.bad,
-        "done": found.groups["done"],
-        "failed_before": found.groups["failed"],
-        "running": found.groups["running"],
-        "todo": found.groups["todo"],
+        "changed": found.changed,
+        "done": found.work.done,
+        "failed_before": found.work.failed,
+        "running": found.work.running,
+        "todo": found.work.todo,
+        "anew": found.work.anew,
         "images": found.images,
         **_price(found.images, ""),
-        "images_todo": found.images_todo,
-        **_price(found.images_todo, "_todo"),
+        "images_todo": found.work.images,
+        **_price(found.work.images, "_todo"),
         "urls_not_checked": found.urls,
         "problems": problems.rows,
         "problems_left_out": problems.left_out,
@@ -244,23 +266,16 @@ def _price(images: int, ending: str) -> dict[str, Any]:
 
 
 def _sum_up(found: _Inspection, home: Path, voice: Voice) -> None:
-    verdict = f"{found.bad:,} bad" if found.bad else "all good"
+    since = f", {found.changed:,} of them changed since they were sent" if found.changed else ""
+    verdict = f"{found.bad:,} bad{since}" if found.bad else "all good"
     voice.say(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
     if found.fitted:
         voice.say(f"{plural(found.fitted, 'picture')} to be changed to fit the rules, as listed")
     if found.urls:
         voice.say(f"{plural(found.urls, 'picture')} given as URL not looked at: the service fetches those")
-    groups = found.groups
-    whole = Estimate(images=found.images)
-    if groups.total() == groups["todo"]:
+    left, whole = found.work, Estimate(images=found.images)
+    if left.rows == left.todo and not left.anew:
         voice.say(f"cost of the good rows: {whole.cost()}")
         return
-    left = Estimate(
-        done=groups["done"],
-        failed=groups["failed"],
-        running=groups["running"],
-        todo=groups["todo"],
-        images=found.images_todo,
-    )
-    voice.say(f"of the good rows: {left.work(home)}")
+    voice.say(f"of the good rows: {left.work(retry(home))}")
     voice.say(f"cost of what is to do: {left.cost()}; of all good rows: {whole.cost()}")

@@ -14,7 +14,7 @@ from kling_async.cli.earlier import Command
 from kling_async.cli.environment import writable_folder
 from kling_async.cli.interrupts import two_stages
 from kling_async.cli.money import plural
-from kling_async.cli.voice import SOME_FAILED, Voice, error_fields, exit_code, reading_manifest
+from kling_async.cli.voice import SOME_FAILED, Voice, error_fields, exit_code
 from kling_async.errors import ClusterLost, ConfigError, KlingError, MissingExtra
 from kling_async.scale.driver import Driver
 from kling_async.scale.stage import KlingStage
@@ -39,7 +39,7 @@ def scheduler_of(engine: str) -> str:
 
 async def run_on_cluster(settings: Settings, voice: Voice) -> int:
     """Run the manifest on the cluster to its end and return the exit code."""
-    from kling_async.batch.manifest import read_manifest
+    from kling_async.cli.intake import open_manifest
     from kling_async.scale.dask import DaskEngine
 
     assert settings.engine is not None, "called for an engine"
@@ -47,8 +47,7 @@ async def run_on_cluster(settings: Settings, voice: Voice) -> int:
         raise ConfigError(
             f"-o: expected a folder that this machine and all workers see, found {settings.out}; a cluster knows no stores"
         )
-    with reading_manifest():
-        rows = read_manifest(settings.manifest)
+    rows = open_manifest(settings.manifest, {})
     stage = KlingStage(
         run="",  # the folder has the name
         slots_store=settings.slots_store,

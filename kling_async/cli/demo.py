@@ -100,7 +100,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     from kling_async.cli.board import Board
     from kling_async.cli.driver import Orders, drive, monotonic
     from kling_async.cli.earlier import Command, journal_of
-    from kling_async.cli.estimate import estimate
+    from kling_async.cli.estimate import estimate, retry
     from kling_async.cli.gallery import write_at_the_end
     from kling_async.cli.voice import reading_manifest
     from kling_async.client.kling import Kling
@@ -113,7 +113,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     with reading_manifest():
         rows = read_manifest(manifest)
         todo, whole = estimate(manifest, journal_of(folder)), estimate(manifest)
-    board = Board(monotonic, todo.rows, todo.todo)
+    board = Board(monotonic, todo.rows, todo.undone)
     async with (
         emulated_service() as emulator,
         Kling(
@@ -127,7 +127,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     ):
         for line in banner(emulator.url):
             voice.say(f"┃ {line}", colour="yellow", bold=True)
-        voice.say(f"┃ manifest  {manifest}: {todo.work(folder)}")
+        voice.say(f"┃ manifest  {manifest}: {todo.work(retry(folder))}")
         voice.say(f"┃ output    {folder / 'images'}   journal  {journal_of(folder)}")
         orders = Orders(
             rows=rows, out=folder, resume=f"kling-async demo {shlex.quote(str(folder))}", budget=BUDGET
@@ -194,7 +194,7 @@ def _say_end(
         )
         voice.say(
             f"{float(stats.units):,.0f} units ≈ {dollars(stats.units)} (emulated), "
-            f"slots {stats.slot_utilisation or 0:.0%} used"
+            f"{stats.slot_utilisation or 0:.0%} used of the slots that others left"
         )
     if stats.skipped:
         refused = f", {ending.failed_before} of them refused" if ending.failed_before else ""
@@ -206,8 +206,8 @@ def _say_end(
     lines: list[tuple[str, Any]] = [
         ("pictures", f"{folder / 'images'}"),
         ("results", f"{folder / 'results.jsonl'}  (a line for each job)"),
-        ("again", f"kling-async demo {quoted}  (only what is left)"),
-        ("retry", f"{retry(folder)}  (what failed)"),
+        *([] if ending.whole else [("again", f"kling-async demo {quoted}  (only what is left)")]),
+        *([("retry", f"{retry(folder)}  (what failed)")] if stats.failed or ending.failed_before else []),
         ("python", f"python {shlex.quote(str(folder / 'run.py'))}  (the same in 20 lines)"),
         ("for real", "export KLING_API_KEY=…"),
         ("", f"kling-async run {shlex.quote(str(folder / 'jobs.jsonl'))} -o kling-real"),

@@ -13,6 +13,7 @@ import anyio
 from attrs import define, evolve, field, frozen
 
 from kling_async.batch.batch import Batch
+from kling_async.batch.changes import needs_update, still_runs
 from kling_async.batch.manifest import BadRow, Row
 from kling_async.batch.outcomes import Failed, Outcome, Skipped
 from kling_async.batch.statistics import Statistics
@@ -21,7 +22,7 @@ from kling_async.cli.interrupts import Interruption, two_stages
 from kling_async.cli.views import View
 from kling_async.cli.voice import SOME_FAILED, Voice, exit_code
 from kling_async.client.kling import Kling
-from kling_async.errors import KlingError
+from kling_async.errors import InvalidJob, KlingError
 from kling_async.protocol.naming import TEMPLATE
 
 __all__ = ["Ending", "Orders", "drive"]
@@ -48,7 +49,12 @@ class Orders:
 
 @frozen(kw_only=True)
 class Ending:
-    """How a run ended: *error* is what stopped it, *interruption* whether a person did, *fitted* counts changed pictures."""
+    """
+    How a run ended: *error* is what stopped it, *interruption* whether a person did.
+
+    *fitted* counts changed pictures, *bad* rows that are no jobs, and *changed* those that were refused since they were
+    done before and changed, *too_early* those that changed while their tasks run.
+    """
 
     statistics: Statistics
     error: KlingError | None
@@ -56,11 +62,25 @@ class Ending:
     failed: tuple[Failed, ...] = ()
     failed_before: int = 0
     fitted: int = 0
+    changed: int = 0
+    bad: int = 0
+    too_early: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a person ended the run before all of it was done."""
+        # The last row may have come to its end while the person was obeyed.
+        return self.interruption.signal is not None and (self.error is not None or not self.whole)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every row has come to its end."""
+        return self.statistics.done == self.statistics.total
 
     @property
     def exit_code(self) -> int:
         """The command's exit code."""
-        if self.interruption.signal is not None:
+        if self.interrupted:
             return self.interruption.exit_code
         if self.error is not None:
             return exit_code(self.error)
@@ -81,6 +101,9 @@ class _Drive:
     failed: list[Failed] = field(factory=list)
     failed_before: int = 0
     fitted: int = 0
+    changed: int = 0
+    bad: int = 0
+    too_early: int = 0
 
     async def collect(self) -> None:
         try:
@@ -94,6 +117,10 @@ class _Drive:
         self.fitted += 0 if isinstance(outcome, Skipped) else len(outcome.fitted)
         if isinstance(outcome, Failed) and len(self.failed) < _SHOWN_IDS:
             self.failed.append(outcome)
+        if isinstance(outcome, Failed):
+            self.changed += needs_update(outcome.error)
+            self.too_early += still_runs(outcome.error)
+            self.bad += outcome.job is None and isinstance(outcome.error, InvalidJob)
         # Rows that an earlier run has done are skipped as well; only these were not.
         if isinstance(outcome, Skipped) and outcome.earlier == "failed":
             self.failed_before += 1
@@ -184,6 +211,9 @@ async def drive(
         failed=tuple(run.failed),
         failed_before=run.failed_before,
         fitted=run.fitted,
+        changed=run.changed,
+        bad=run.bad,
+        too_early=run.too_early,
     )
 
 

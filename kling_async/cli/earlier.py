@@ -8,24 +8,28 @@ results never mix: a task of an emulator that is gone must not be asked of the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from attrs import asdict, field, frozen
 
+from kling_async.batch.origin import Origin
 from kling_async.errors import ConfigError
 from kling_async.journal.storage import Storage
-from kling_async.protocol.lifecycle import JobState
+from kling_async.protocol.jobs import MultiImage
+from kling_async.protocol.lifecycle import JobRecord, JobState
 from kling_async.protocol.naming import TEMPLATE
 
-__all__ = ["COMMAND", "Command", "States", "journal_of", "open_states"]
+__all__ = ["COMMAND", "Command", "Group", "States", "journal_of", "open_states"]
 
 COMMAND = "command.json"
 
+Group: TypeAlias = Literal["todo", "done", "failed", "running", "changed", "anew"]
+
 # How the states of the journal count for a person who runs the manifest again.
-_GROUPS = {
+_GROUPS: dict[JobState, Group] = {
     JobState.DONE: "done",
     JobState.FAILED: "failed",
     JobState.LOST: "failed",
@@ -95,25 +99,55 @@ class Command:
 
 
 class States:
-    """Tells of each key whether an earlier run has it: `done`, `failed`, `running`, or nothing."""
+    """
+    Tells what a run will find of each row in the journal of an earlier one.
 
-    def __init__(self, storage: Storage | None) -> None:
+    `todo`: nothing yet; `done`, `failed` and `running`: the same job. A job that reads differently now is `changed` if it
+    was done, or runs: it is refused; with *update*, what has ended is made `anew`. One that failed stays `failed` without.
+    """
+
+    def __init__(self, storage: Storage | None = None, *, update: bool = False) -> None:
         self._storage = storage
+        self._update = update
+        # Nothing is written down here: whoever looks changes nothing.
+        self._origin = Origin(storage.meta().get("pictures") if storage else "", lambda _folder: None)
 
-    def of(self, key: str) -> str:
-        """Return the group of *key*; empty for one that is to do."""
+    def of(self, key: str, digest: int, base: Path, job: Callable[[], MultiImage]) -> Group:
+        """
+        Return the group of the row called *key* with *digest*, from a manifest in *base*.
+
+        *job* makes its job, which takes long, and is called only for a row whose words are not those of the earlier run.
+        """
         record = self._storage.get(key) if self._storage else None
-        return _GROUPS.get(record.state, "") if record else ""
+        group = _GROUPS.get(record.state) if record else None
+        if record is None or group is None:
+            return "todo"
+        if self._is_same(record, digest, base, job):
+            return group
+        if group == "running":
+            return "changed"
+        return "anew" if self._update else "changed" if group == "done" else group
+
+    def state(self, key: str) -> JobState:
+        """Return where the job of *key*, which has one, stands."""
+        record = self._storage.get(key) if self._storage else None
+        assert record is not None, "only a row that the journal knows can have changed"
+        return record.state
+
+    def _is_same(self, record: JobRecord, digest: int, base: Path, job: Callable[[], MultiImage]) -> bool:
+        if record.row and record.row == digest and self._origin.covers(base):
+            return True
+        return record.fingerprint == self._origin.name(job()).fingerprint()
 
 
 @contextmanager
-def open_states(journal: Path | None) -> Iterator[States]:
-    """Open *journal* to look keys up, in this thread only; one that is not there knows no key."""
+def open_states(journal: Path | None, *, update: bool = False) -> Iterator[States]:
+    """Open *journal* to look rows up, in this thread only; one that is not there knows none."""
     if journal is None or not journal.exists() or not journal.stat().st_size:
-        yield States(None)
+        yield States()
         return
     storage = Storage.read_only(journal)
     try:
-        yield States(storage)
+        yield States(storage, update=update)
     finally:
         storage.close()

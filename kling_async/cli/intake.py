@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
+from kling_async.batch.manifest import Manifest, manifest_at, raw_records
+from kling_async.cli.voice import reading_manifest
+from kling_async.errors import ConfigError
 from kling_async.protocol.jobs import ASPECT_RATIOS, DEFAULT_MODEL, MOST_IMAGES
 from kling_async.protocol.pictures import Fitted
 from kling_async.protocol.sources import ImageSource
 
-__all__ = ["shares", "takes_pictures", "told_row"]
+__all__ = ["open_manifest", "shares", "takes_pictures", "told_row"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +46,17 @@ _SHARED = (
     click.option("--model", "model_name", help=f"For a folder: the model.  [default: {DEFAULT_MODEL}]"),
 )
 _SHARED_NAMES = ("scene_image", "style_image", "prompt", "negative_prompt", "n", "aspect_ratio", "model_name")
+
+
+def open_manifest(path: Path, shared: Mapping[str, object]) -> Manifest:
+    """Open the manifest that a command was called with; raises `ManifestError` also for one without rows."""
+    with reading_manifest():
+        manifest = manifest_at(path, shared)
+        if next(raw_records(path, shared), None) is None:
+            raise ConfigError(
+                f"manifest: expected at least one row, found none in {path}; write a job into it, or name another file"
+            )
+    return manifest
 
 
 def takes_pictures(command: F) -> F:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -90,8 +91,15 @@ class LazyGroup(Commands):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("interrupted", err=True)
+            from kling_async.cli.voice import current_voice
+
+            current_voice(ctx).warn("interrupted")
             ctx.exit(130)
+        except BrokenPipeError:
+            from kling_async.cli.voice import NOBODY_READS, stop_giving
+
+            stop_giving()
+            ctx.exit(NOBODY_READS)
         except click.UsageError as error:
             _tell_mistake(error, ctx.meta[_WORDS])
             ctx.exit(2)
@@ -116,4 +124,5 @@ def _tell_mistake(error: click.UsageError, words: tuple[str, ...]) -> None:
         raise error
     # The option may stand behind the mistake, so that nobody has read it yet; behind -- it is none.
     options = words[: words.index("--")] if "--" in words else words
-    Voice(json="--json" in options).fail(in_our_words(error, words))
+    lines = "--progress=json" in options or ("--progress", "json") in pairwise(options)
+    Voice(json="--json" in options, progress="json" if lines else "auto").fail(in_our_words(error, words))

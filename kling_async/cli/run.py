@@ -89,14 +89,14 @@ def run_command(*, manifest: Path, voice: Voice, strict: bool, **options: Any) -
 
     from kling_async.cli.running import Settings, refuse_unasked
 
-    settings = Settings(manifest=manifest, **options)
+    settings = Settings(manifest=manifest, strict=strict, **options)
     refuse_unasked(settings)
     if strict:
         from kling_async.cli.check import refuse_bad_rows
         from kling_async.protocol.pictures import PictureRules
 
         rules = PictureRules(fit=settings.fit, verify=settings.verify)
-        anyio.run(refuse_bad_rows, manifest, settings.shared, rules)
+        anyio.run(refuse_bad_rows, manifest, settings.shared, rules, voice)
     finish(anyio.run(_runner_of(settings), settings, voice))
 
 

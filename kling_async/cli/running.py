@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from kling_async.cli.environment import Connection, writable_folder
 from kling_async.cli.money import dollars, duration, in_dollars, plural
@@ -47,6 +47,7 @@ class Settings:
     yes: bool = False
     in_order: bool = False
     update: bool = False
+    strict: bool = False
     shared: Mapping[str, Any] = field(factory=dict)
     fit: Literal["auto"] | None = None
     verify: Literal["header", "full"] = "header"
@@ -91,17 +92,43 @@ class Settings:
         )
 
     def again(self) -> str:
-        """Return the command that continues the run."""
+        """Return the command that continues the run, whole: one without its budget would spend more."""
         words = ["kling-async", "run", str(self.manifest), "-o", str(self.out)]
-        words += ["--journal", str(self.journal)] if self.journal else []
-        words += ["--name", self.name] if self.name != TEMPLATE else []
-        words += ["--emulator"] if self.emulator else []
-        words += ["--fit", self.fit] if self.fit else []
-        words += ["--verify", self.verify] if self.verify != "header" else []
+        words += _words("--journal", self.journal)
+        words += _words("--name", self.name if self.name != TEMPLATE else None)
         words += [word for name, value in self.shared.items() for word in (_OPTIONS[name], str(value))]
-        words += ["--engine", self.engine] if self.engine else []
-        words += ["--slots-store", self.slots_store] if self.slots_store else []
-        return shlex.join(words)
+        words += _words("--fit", self.fit)
+        words += _words("--verify", self.verify if self.verify != "header" else None)
+        words += ["--emulator"] if self.emulator else []
+        words += _words("--engine", self.engine)
+        words += _words("--slots-store", self.slots_store)
+        words += ["--strict"] if self.strict else []
+        words += ["--update"] if self.update else []
+        words += ["--yes"] if self.yes else []
+        return shlex.join(words + self._how())
+
+    def anew(self) -> str:
+        """Return the command that makes anew what was done and has changed; it asks before it spends."""
+        return evolve(self, update=True, yes=False).again()
+
+    def retry(self) -> str:
+        """Return the command that tries again what failed, as this run was told to; it asks before it spends."""
+        return shlex.join(["kling-async", "retry", str(self.home), *self._how()])
+
+    def _how(self) -> list[str]:
+        """Return the options that `run` and `retry` share."""
+        return [
+            *_words("--slots", self.slots),
+            *_words("--budget", self.budget),
+            *(["--split"] if self.split else []),
+            *(["--in-order"] if self.in_order else []),
+            *_words("--base-url", self.connection.base_url),
+            *_words("--region", self.connection.region),
+        ]
+
+
+def _words(option: str, value: object) -> list[str]:
+    return [] if value is None else [option, str(value)]
 
 
 _OPTIONS = {
@@ -128,15 +155,14 @@ def refuse_unasked(settings: Settings) -> None:
 
 async def run_manifest(settings: Settings, voice: Voice) -> int:
     """Run the manifest to its end and return the exit code; raises what is found wrong before anything is sent."""
-    from kling_async.batch.manifest import read_manifest
     from kling_async.batch.upkeep import forget_running
     from kling_async.cli.board import Board
     from kling_async.cli.driver import Orders, drive, monotonic
     from kling_async.cli.estimate import estimate
+    from kling_async.cli.intake import open_manifest
     from kling_async.cli.views import choose_view
 
-    with reading_manifest():
-        rows = read_manifest(settings.manifest, settings.shared)
+    rows = open_manifest(settings.manifest, settings.shared)
     board = Board(monotonic)
     async with _client(settings, board) as (kling, target):
         writable_folder(settings.home)
@@ -145,7 +171,10 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
             # The emulator they ran on is gone, and they cost nothing.
             await forget_running(settings.journal_path)
         counting = Counting(
-            lambda: estimate(settings.manifest, settings.journal_path, settings.shared), board
+            lambda: estimate(
+                settings.manifest, settings.journal_path, settings.shared, update=settings.update
+            ),
+            board,
         )
         await counting.begin(wait=settings.asks)
         for line in (*target, *_plan(settings, counting.result)):
@@ -205,7 +234,7 @@ def banner(url: str) -> list[str]:
 
 
 def _plan(settings: Settings, found: Estimate | None) -> list[str]:
-    work = found.work(settings.home) if found else "counting the rows meanwhile"
+    work = found.work(settings.retry()) if found else "counting the rows meanwhile"
     cost = f"up to {found.cost()}" if found else "not counted yet"
     free = " (emulated, nothing is charged)" if settings.emulator else ""
     budget = f"; budget {settings.budget:,} units" if settings.budget is not None else ""
@@ -228,7 +257,7 @@ class Counting:
     def count(self) -> None:
         """Count, and tell the board; blocks."""
         found = self._work()
-        self._board.total, self._board.todo = found.rows, found.todo + found.running
+        self._board.total, self._board.todo = found.rows, found.undone
         self.result = found
 
     async def begin(self, *, wait: bool) -> None:
@@ -247,6 +276,8 @@ def summary(ending: Ending, out: Path | str, home: Path, gallery: Written | None
         "failed": stats.failed,
         "skipped": stats.skipped,
         "failed_before": ending.failed_before,
+        "bad": ending.bad,
+        "changed": ending.changed,
         "fitted": ending.fitted,
         "images": stats.images,
         "units": float(stats.units),
@@ -257,13 +288,12 @@ def summary(ending: Ending, out: Path | str, home: Path, gallery: Written | None
         "results": str(home / "results.jsonl"),
         "gallery": str(gallery.page) if gallery else None,
         "error": error_fields(ending.error) if ending.error else None,
-        "interrupted": ending.interruption.signal is not None,
+        "interrupted": ending.interrupted,
         "exit_code": ending.exit_code,
     }
 
 
 def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
-    from kling_async.cli.estimate import retry
     from kling_async.cli.gallery import write_at_the_end
 
     stats = ending.statistics
@@ -271,9 +301,10 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
     if voice.json:
         voice.emit(summary(ending, settings.out, settings.home, gallery))
     free = " (emulated)" if settings.emulator else ""
+    bad = f" ({plural(ending.bad, 'bad row')}, nothing sent)" if ending.bad else ""
     voice.say(
         f"{plural(stats.succeeded, 'job')} done, {plural(stats.images, 'image')} in {duration(stats.seconds)}, "
-        f"{stats.failed:,} failed, {float(stats.units):,.0f} units ≈ {dollars(stats.units)}{free}",
+        f"{stats.failed:,} failed{bad}, {float(stats.units):,.0f} units spent ≈ {dollars(stats.units)}{free}",
         bold=True,
     )
     if stats.skipped:
@@ -287,9 +318,14 @@ def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
         voice.say(f"gallery   {gallery.page}")
     if ending.error is not None:
         voice.warn(f"error: {ending.error}")
-    if ending.error is not None or ending.interruption.signal is not None:
+    if ending.error is not None or ending.interrupted:
         voice.say(f"go on     {settings.again()}")
-    if stats.failed or ending.failed_before:
+    if stats.failed > ending.changed + ending.too_early or ending.failed_before:
         voice.say(
-            f"failed    {retry(settings.home)}  (with the rows as they are now; what is done is not paid for again)"
+            f"failed    {settings.retry()}  (with the rows as they are now; what is done is not paid for again)"
+        )
+    if ending.changed:
+        voice.say(
+            f"changed   {settings.anew()}  (makes {plural(ending.changed, 'row')} anew and pays for it; else give it another key, "
+            "or put it back)"
         )

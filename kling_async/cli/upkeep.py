@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import math
 import shlex
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import click
 
 from kling_async.batch.manifest import read_manifest
 from kling_async.batch.upkeep import Status, read_status, retry_failed
 from kling_async.cli.earlier import Command, journal_of
 from kling_async.cli.environment import Connection, connects
+from kling_async.cli.estimate import Estimate, estimate, retry
 from kling_async.cli.money import dollars, in_dollars, plural
 from kling_async.cli.run import spends
 from kling_async.cli.running import Settings, refuse_unasked, run_manifest
 from kling_async.cli.voice import Voice, finish, reading_manifest, speaks
 from kling_async.errors import ConfigError
+from kling_async.protocol.lifecycle import JobState
 
 __all__ = ["recover_command", "retry_command", "status_command"]
 
 # Days before the service deletes something from which on `status` warns.
 _SOON = 7.0
+# Seconds that `status` counts a large manifest for a person.
+_PATIENCE = 5.0
 
 _OUT = click.argument("out", type=click.Path(path_type=Path))
 
@@ -33,21 +39,63 @@ _OUT = click.argument("out", type=click.Path(path_type=Path))
 @_OUT
 @speaks
 def status_command(*, out: Path, voice: Voice) -> None:
-    """Show where the run in OUT stands, also while it runs."""
+    """
+    Show where the run in OUT stands, also while it runs.
+
+    The first line counts the rows of the manifest, the others the jobs in the journal, which has no bad rows.
+    """
     status = anyio.run(read_status, journal_of(out))
+    command = Command.of(out)
+    rows = anyio.run(_rows, command, journal_of(out), None if voice.json else _PATIENCE)
     days = status.days_left(datetime.now(UTC))
     if days is not None and days <= _SOON:
         voice.warn(_expiry(status, days, out))
     if voice.json:
-        voice.emit(_status_fields(status, days))
+        voice.emit(_status_fields(status, days, rows))
         return
-    for state, count in status.totals.items():
-        voice.data(f"{state.value:<10} {count:>9,}")
-    for code, count in sorted(status.failures.items()):
-        voice.data(f"  failed with {code}: {count:,}")
-    voice.data(f"units      {status.units:>9,}  ≈ {dollars(status.units)}")
+    if rows is not None and command is not None:
+        voice.data(f"manifest   {Path(command.manifest).name}: {rows.work(retry(out))}")
+    for state, meaning in _MEANINGS.items():
+        if state in status.totals:
+            voice.data(f"{state.value:<10} {status.totals[state]:>9,}  {meaning}")
+        if state is JobState.FAILED:
+            for code, count in sorted(status.failures.items()):
+                voice.data(f"  {count:,} with {code}")
+    emulated = " (emulated)" if command is not None and command.emulated else ""
+    voice.data(
+        f"committed  {status.units:>9,}  units ≈ {dollars(status.units)}{emulated}: the most that all tasks so far can cost"
+    )
     if status.expires_at is not None:
-        voice.data(f"unsaved    {status.unsaved:>9,}  kept by the service until {status.expires_at:%Y-%m-%d}")
+        voice.data(
+            f"unsaved    {status.unsaved:>9,}  run, or wait to be saved; the service keeps pictures until "
+            f"{status.expires_at:%Y-%m-%d}"
+        )
+
+
+# What the states of the journal mean to a person, in the order of a job's life.
+_MEANINGS = {
+    JobState.PENDING: "to be sent by the next run",
+    JobState.SUBMITTING: "sent, and the reply not read yet",
+    JobState.UNKNOWN: "sent, and nobody knows whether it arrived: the next run asks",
+    JobState.SUBMITTED: "run at the service",
+    JobState.SUCCEEDED: "made, and not saved yet",
+    JobState.DONE: "made and saved",
+    JobState.FAILED: "",
+    JobState.LOST: "made, but the service has deleted the pictures",
+}
+
+
+async def _rows(command: Command | None, journal: Path, patience: float | None) -> Estimate | None:
+    """Count the rows of the manifest of *command*; None where it is gone, or cannot be counted with this *patience*."""
+    if command is None:
+        return None
+
+    def count() -> Estimate:
+        return estimate(Path(command.manifest), journal, command.shared)
+
+    with anyio.move_on_after(patience), suppress(ConfigError):
+        return await anyio.to_thread.run_sync(count, abandon_on_cancel=True)
+    return None
 
 
 def _expiry(status: Status, days: float, out: Path) -> str:
@@ -64,9 +112,13 @@ def _expiry(status: Status, days: float, out: Path) -> str:
     )
 
 
-def _status_fields(status: Status, days: float | None) -> dict[str, Any]:
+def _status_fields(status: Status, days: float | None, rows: Estimate | None) -> dict[str, Any]:
     return {
         "run": status.run,
+        "rows": None if rows is None else rows.rows,
+        "todo": None if rows is None else rows.todo,
+        "bad": None if rows is None else rows.bad,
+        "changed": None if rows is None else rows.changed,
         "totals": {state.value: count for state, count in status.totals.items()},
         "failures": dict(status.failures),
         "unfinished": status.unfinished,

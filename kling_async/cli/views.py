@@ -6,12 +6,10 @@ import json
 import os
 import sys
 
-import click
-
 from kling_async.cli.board import JobLine, Snapshot
 from kling_async.cli.money import dollars, duration
 from kling_async.cli.view import View, printable
-from kling_async.cli.voice import Voice
+from kling_async.cli.voice import Voice, tell
 
 __all__ = ["JsonView", "NoView", "PlainView", "View", "choose_view"]
 
@@ -86,7 +84,7 @@ def plain_line(shot: Snapshot, *, emulated: bool) -> str:
         f"{shot.done:,}{total} done",
         f"{shot.failed:,} failed" if shot.failed else "",
         f"{shot.running:,} running" if shot.running else "",
-        f"slots {shot.slots_held}/{shot.slots or '?'}",
+        f"slots {shot.slots_held}/{shot.slots}" if shot.slots else "",
         f"{shot.units:,.0f} units ≈ {dollars(shot.units)}{' emulated' if emulated else ''}",
         f"about {duration(round(shot.eta))} left" if shot.eta else "",
         *shot.stopped,
@@ -112,7 +110,7 @@ def _how(job: JobLine) -> str:
 
 
 class JsonView:
-    """JSON lines on stderr: `progress` every second, `note` and `failed` for a job."""
+    """JSON lines on stderr: `progress` every second, `note` and `failed` for a job; the voice adds what it says."""
 
     every = 1.0
 
@@ -138,7 +136,7 @@ class JsonView:
         """Nothing to end."""
 
     def _write(self, value: dict[str, object]) -> None:
-        click.echo(json.dumps(value, ensure_ascii=False), err=True)
+        tell(json.dumps(value, ensure_ascii=False))
 
 
 def choose_view(voice: Voice, *, emulated: bool, every: float = 5.0) -> View:

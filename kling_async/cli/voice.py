@@ -40,6 +40,7 @@ from kling_async.errors import (
 )
 
 __all__ = [
+    "NOBODY_READS",
     "ManifestError",
     "UsageError",
     "Voice",
@@ -50,9 +51,13 @@ __all__ = [
     "finish",
     "reading_manifest",
     "speaks",
+    "stop_giving",
+    "tell",
 ]
 
 OK, SOME_FAILED, USAGE, CONFIG, CANNOT_PAY, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+# What a shell says of a command whose reader left: 128 and SIGPIPE.
+NOBODY_READS = 141
 
 _VOICE = "kling_async.voice"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -159,12 +164,34 @@ class Voice:
         self._above = above
 
     def _write(self, text: str, colour: str | None, *, bold: bool) -> None:
+        if self.progress == "json":
+            tell(json.dumps({"event": "said", "message": text}, ensure_ascii=False))
+            return
         if colours(sys.stderr) and (colour or bold):
             text = click.style(text, fg=colour, bold=bold)
         if self._above is not None:
             self._above(text)
         else:
-            click.echo(text, err=True, color=None if not os.environ.get("NO_COLOR") else False)
+            tell(text, colour=None if not os.environ.get("NO_COLOR") else False)
+
+
+def tell(text: str, *, colour: bool | None = None) -> None:
+    """Write a line to stderr. Where nobody reads it any more, go on: what was paid for is more than what is said of it."""
+    try:
+        click.echo(text, err=True, color=colour)
+    except BrokenPipeError:
+        _let_go(sys.stderr)
+
+
+def stop_giving() -> None:
+    """Give no more data: nobody reads it. Without this, the interpreter would complain of it as it ends."""
+    _let_go(sys.stdout)
+
+
+def _let_go(stream: Any) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def colours(stream: Any) -> bool:

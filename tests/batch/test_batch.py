@@ -349,6 +349,37 @@ async def test_a_budget_is_never_passed(trouble: str) -> None:
     assert (caught.value.budget, caught.value.committed) == (351, 320)
 
 
+async def test_a_batch_that_was_stopped_before_its_budget_is_not_ended_by_it() -> None:
+    """Jobs within the budget that wait for slots are not sent after stop(), so there is room in it and no error."""
+    async with (
+        Emulator(speed=1, task_seconds=0.3, slots=2, paint="stamp") as emulator,
+        client(emulator, slots=2) as kling,
+        kling.batch(jobs(40), budget=8 * 16) as batch,
+    ):
+        outcomes = [await anext(batch)]
+        await until(lambda: isinstance(batch.statistics().stopped_by, BudgetSpent))
+        batch.stop()
+        outcomes += [outcome async for outcome in batch]
+
+    assert len(outcomes) == len(emulator.tasks) < 8
+    assert batch.statistics().units_committed == 16 * len(outcomes)
+
+
+async def test_an_account_that_cannot_pay_goes_before_a_budget() -> None:
+    """What stops a batch before its budget is used is the error it ends with."""
+    faults = [Fault(action="refuse", code=1102, after=3)]
+
+    async with (
+        Emulator(speed=1, task_seconds=0.3, slots=2, paint="stamp", faults=faults) as emulator,
+        client(emulator, slots=2) as kling,
+    ):
+        outcomes: list[Outcome] = []
+        with pytest.raises(OutOfUnits):
+            await collect(kling.batch(jobs(40), budget=8 * 16), outcomes)
+
+    assert len(outcomes) == len(emulator.tasks) == 3
+
+
 @pytest.mark.parametrize(("code", "kind"), [(1101, InArrears), (1102, OutOfUnits)])
 async def test_an_account_that_cannot_pay_ends_the_batch(code: int, kind: type[KlingError]) -> None:
     """After the refusal no more is sent, what runs is collected, no row fails by it, and the error comes last."""

@@ -203,6 +203,38 @@ def test_two_ways_to_name_subjects_are_one_too_many(tmp_path: Path) -> None:
     assert bad.error.field == "subject_images"
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b"mine,a.png,1,too many", "mine"),
+        (b"mine,a.png", "mine"),
+        (b"mine,\xff.png,1", "mine"),
+        (b",\xff.png,1", "line-3"),
+        (b"good,\xff.png,1", "line-3"),  # another row's
+        (b'mine,"never closed,1', "line-3"),  # it may be anything
+    ],
+)
+def test_a_spoiled_csv_record_keeps_its_key(tmp_path: Path, line: bytes, key: str) -> None:
+    """Where it is sure which cell holds it, so that results name the row as its writer does."""
+    path = tmp_path / "m.csv"
+    path.write_bytes(HEADER + b"good,a.png,1\n" + line + b"\n")
+
+    _, bad = read_manifest(path)
+
+    assert isinstance(bad, BadRow)
+    assert bad.key == key
+
+
+def test_a_key_behind_a_wrong_number_of_cells_is_not_believed(tmp_path: Path) -> None:
+    """A cell too many before it would make another cell the key."""
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"subject_images,key\na, b.png,mine\n")
+
+    (bad,) = read_manifest(path)
+
+    assert bad.key == "line-2"
+
+
 def test_the_table_of_keys_finds_all_and_only_what_was_added() -> None:
     """Also after it has grown many times."""
     table = KeyTable()

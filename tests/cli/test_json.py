@@ -78,9 +78,8 @@ def test_a_run_from_check_to_recovery(folder: Path, service: Any) -> None:
     run = call("run", path, "-o", "out", "--yes", "--json", "--progress", "json", cwd=folder, env=service.env)
     conform(run.json(), "run")
     for text in run.err.splitlines():
-        if text.startswith("{"):
-            event = json.loads(text)
-            conform(event, "progress" if event["event"] == "progress" else f"progress_{event['event']}")
+        event = json.loads(text)
+        conform(event, "progress" if event["event"] == "progress" else f"progress_{event['event']}")
     conform(said("status", "out"), "status")
     conform(said("gallery", "out"), "gallery")
     conform(said("timeline", "out"), "timeline")

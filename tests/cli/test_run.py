@@ -59,13 +59,16 @@ def test_bad_rows_are_outcomes_and_the_others_run(folder: Path, service: Any) ->
 
 
 def test_strict_sends_nothing_if_any_row_is_bad(folder: Path, service: Any) -> None:
-    """Exit 2, with the first bad row; a bad picture counts."""
-    path = manifest(folder / "m.jsonl", [*jobs(2), {"key": "no", "subject_images": ["no.png"]}])
+    """Exit 2, with every bad row; a bad picture counts."""
+    rows = [*jobs(2), {"key": "no", "subject_images": ["no.png"]}, {**jobs(1, n=10)[0], "key": "ten"}]
+    path = manifest(folder / "m.jsonl", rows)
 
     said = call("run", path, "-o", "out", "--yes", "--strict", cwd=folder, env=service.env)
 
     assert said.code == 2
-    assert "line 3: subject_images[0]" in said.err
+    assert "no  line 3: subject_images[0]" in said.err
+    assert "ten  line 4: n: expected 1 to 9, found 10" in said.err
+    assert said.err.splitlines()[-1].endswith("found 2 bad of 4; nothing was sent")
     assert service.emulator.requests == []
 
 
@@ -162,13 +165,17 @@ def test_recover_builds_a_new_journal_and_sends_nothing(folder: Path, service: A
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_manifest_is_nothing_to_do(folder: Path, service: Any, content: str) -> None:
-    """Exit 0, nothing sent."""
-    (folder / "m.jsonl").write_text(content)
+def test_an_empty_manifest_is_a_mistake(folder: Path, service: Any, content: str) -> None:
+    """Exit 2 with one line, from `run` and from `check`; no folder is made, nothing sent."""
+    (folder / "m.csv").write_text(content)
 
-    said = call("run", "m.jsonl", "-o", "out", "--yes", cwd=folder, env=service.env)
+    run = call("run", "m.csv", "-o", "out", "--yes", cwd=folder, env=service.env)
+    checked = call("check", "m.csv", cwd=folder)
 
-    assert (said.code, service.creates) == (0, 0)
+    assert (run.code, checked.code, service.creates) == (2, 2, 0)
+    assert run.err == checked.err
+    assert run.err.startswith("error: manifest: expected at least one row, found none in ")
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "empty"])
@@ -289,12 +296,15 @@ def test_the_emulator_option_says_so_and_needs_no_key(folder: Path) -> None:
 
 
 def test_progress_as_json_lines(folder: Path, service: Any) -> None:
-    """Every line of progress is JSON; the last has all jobs done."""
+    """Every line on stderr is JSON, also what is told before and after; the last progress has all jobs done."""
     path = manifest(folder / "m.jsonl", [*jobs(2), "nonsense"])
 
     said = call("run", path, "-o", "out", "--yes", "--progress", "json", cwd=folder, env=service.env)
+    mistake = call("run", path, "--progress=json", cwd=folder)
 
-    lines = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in said.err.splitlines()]
+    assert (lines[0]["event"], lines[0]["message"].split()[0]) == ("said", "target")
+    assert json.loads(mistake.err)["message"].startswith("error: expected -o")
     assert [line for line in lines if line["event"] == "progress"][-1]["done"] == 3
     assert [line["key"] for line in lines if line["event"] == "failed"] == ["line-3"]
 
