@@ -58,7 +58,7 @@ async def run_on_cluster(settings: Settings, voice: Voice) -> int:
     )
     async with _connected(scheduler_of(settings.engine)) as client:
         writable_folder(settings.out)
-        Command(manifest=str(settings.manifest.absolute()), emulated=False).keep(settings.out)
+        Command(manifest=str(settings.manifest.absolute()), emulated=False).keep(settings.out, emulated=False)
         voice.say(f"engine    {settings.engine}")
         voice.say(f"output    {settings.out}, as the workers see it too")
         if settings.asks and not click.confirm("Go on?", err=True):

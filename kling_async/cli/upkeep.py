@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 
 from kling_async.batch.manifest import read_manifest
 from kling_async.batch.upkeep import Status, read_status, retry_failed
-from kling_async.cli.earlier import Command, journal_of
+from kling_async.cli.earlier import Command, is_emulated, journal_of
 from kling_async.cli.environment import Connection, connects
 from kling_async.cli.money import dollars, in_dollars, plural
 from kling_async.cli.run import spends
@@ -34,18 +35,20 @@ _OUT = click.argument("out", type=click.Path(path_type=Path))
 @speaks
 def status_command(*, out: Path, voice: Voice) -> None:
     """Show where the run in OUT stands, also while it runs."""
-    status = anyio.run(read_status, journal_of(out))
+    status, emulated = anyio.run(read_status, journal_of(out)), is_emulated(out)
     days = status.days_left(datetime.now(UTC))
     if days is not None and days <= _SOON:
         voice.warn(_expiry(status, days, out))
     if voice.json:
-        voice.emit(_status_fields(status, days))
+        voice.emit(_status_fields(status, days) | {"emulated": emulated})
         return
+    if emulated:
+        voice.data("EMULATED: the pictures are composites, and nothing was charged")
     for state, count in status.totals.items():
         voice.data(f"{state.value:<10} {count:>9,}")
     for code, count in sorted(status.failures.items()):
         voice.data(f"  failed with {code}: {count:,}")
-    voice.data(f"units      {status.units:>9,}  ≈ {dollars(status.units)}")
+    voice.data(f"units      {status.units:>9,}  ≈ {dollars(status.units)}{' emulated' if emulated else ''}")
     if status.expires_at is not None:
         voice.data(f"unsaved    {status.unsaved:>9,}  kept by the service until {status.expires_at:%Y-%m-%d}")
 
@@ -108,13 +111,12 @@ def retry_command(*, out: Path, codes: tuple[str, ...], voice: Voice, **options:
     refuse_unasked(settings)
     if not settings.emulator:
         settings.connection.describe()  # what is wrong with it is told before anything changes
-    count = anyio.run(_reopen, journal_of(out), codes)
-    voice.say(f"{plural(count, 'failed job')} to try again")
-    finish(anyio.run(run_manifest, settings, voice))
 
+    async def reopen() -> None:
+        count = await retry_failed(journal_of(out), codes=codes)
+        voice.say(f"{plural(count, 'failed job')} to try again")
 
-async def _reopen(journal: Path, codes: tuple[str, ...]) -> int:
-    return await retry_failed(journal, codes=codes)
+    finish(anyio.run(partial(run_manifest, settings, voice, prepare=reopen)))
 
 
 @click.command(name="recover", epilog="\b\nExample:\n  kling-async recover out && kling-async status out")
