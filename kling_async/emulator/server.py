@@ -211,7 +211,7 @@ class Emulator:
 
     async def reset(self) -> None:
         """Forget all tasks, requests, callbacks and counts; settings and faults stay, units are full again."""
-        self._store = self._new_store()
+        self._store, self._name = self._new_store(), secrets.token_hex(8)
         self._log.clear()
         if self._api is not None and self._outbox is not None:
             self._api.store = self._store
