@@ -89,10 +89,13 @@ class Folder:
         try:
             await self._in_thread(self._open, journal)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise ConfigError(
-                f"out: expected a folder that can be written to, found {self.path} ({reason}); choose another"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        reason = error.strerror or type(error).__name__
+        return ConfigError(
+            f"out: expected a folder that can be written to, found {self.path} ({reason}); choose another"
+        )
 
     def _open(self, journal: Path | None) -> None:
         make_folder(self.path)
@@ -132,9 +135,12 @@ class Folder:
         write_whole(self.path / RUN, (json.dumps(run) + "\n").encode())
 
     async def sign(self, service: Service) -> None:
-        """Write down whose results these are."""
+        """Write down whose results these are; raises `ConfigError` if that cannot be done."""
         self.service = service
-        await self._in_thread(self._write_name)
+        try:
+            await self._in_thread(self._write_name)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     async def open_journal(self, path: Path, *, instead_of: Callable[[Path], None] | None = None) -> Journal:
         """Open the journal at *path* for the folder's run, as `Journal.open()` does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,8 @@ __all__ = ["Counting", "Settings", "banner", "refuse_unasked", "run_manifest", "
 
 # Seconds that the first create waits for the count of a large manifest.
 _COUNTING = 2.0
+# Seconds that it waits to hear who answers.
+_ASKING = 5.0
 
 
 @frozen(kw_only=True)
@@ -213,10 +215,12 @@ async def _client(settings: Settings, board: Board) -> AsyncIterator[tuple[Kling
 
 
 async def _is_emulated(kling: Kling) -> bool | None:
-    try:
+    import anyio
+
+    # The run itself tells what is wrong, and knows whether it can wait for the service.
+    with suppress(KlingError), anyio.move_on_after(_ASKING):
         return await kling.account.is_emulated()
-    except KlingError:
-        return None  # the run tells what is wrong, and knows whether it can wait for the service
+    return None
 
 
 def banner(url: str) -> list[str]:
