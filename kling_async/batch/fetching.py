@@ -20,6 +20,7 @@ from kling_async.batch.harvest import Crop, Harvest, failed, in_words
 from kling_async.batch.keys import KeyTable
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outcomes import Failed, Outcome, Succeeded
+from kling_async.batch.owners import Owner
 from kling_async.batch.sinks import Folder
 from kling_async.client.link import Link
 from kling_async.client.queries import Queries
@@ -72,6 +73,7 @@ async def fetch(queries: Queries, options: BatchOptions) -> Fetched:
         await folder.open(path)
         journal = await folder.open_journal(path)
         try:
+            await Owner(queries, journal, folder).check_memory()
             await folder.mend(journal)
             return await _Fetch(queries, journal, folder).run()
         finally:

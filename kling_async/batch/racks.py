@@ -17,7 +17,7 @@ from attrs import define, field
 
 from kling_async._disk import make_folder, sync_folder
 from kling_async.errors import ConfigError
-from kling_async.protocol.naming import LONGEST_STEM
+from kling_async.protocol.naming import LONGEST_STEM, RUN
 from kling_async.transport.files import PART, FolderShelf
 from kling_async.transport.shelves import EXTENSIONS, Shelf
 
@@ -27,9 +27,6 @@ IMAGES = "images"
 WATERMARKED = "watermarked"
 # In a folder of pictures: those of attempts before the last, and what was found damaged.
 EARLIER = "earlier"
-
-# Names the run, in the folder of its results or at its place in a store.
-RUN = "run.json"
 
 # What a download in progress adds to a name; longer than any extension.
 _ADDED = len(".12345678.part")

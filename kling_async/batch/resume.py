@@ -21,7 +21,10 @@ from kling_async.batch.manifest import Manifest, Passed
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.origin import Origin
 from kling_async.batch.outcomes import Skipped
+from kling_async.batch.owners import Owner
+from kling_async.batch.reopening import reopen
 from kling_async.batch.sinks import Folder
+from kling_async.client.creation import Order, Rules
 from kling_async.client.engine import Engine
 from kling_async.client.link import Link
 from kling_async.client.logs import about
@@ -33,7 +36,7 @@ from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.lifecycle import FINISHED, JobRecord, JobState
+from kling_async.protocol.lifecycle import FINISHED, LIVE, JobRecord, JobState
 from kling_async.protocol.parts import part_job, part_key
 from kling_async.protocol.pictures import Fitted
 
@@ -104,13 +107,20 @@ class Resumption:
     _attached: dict[str, Attach] = field(factory=dict, init=False)
     _ledgers: dict[str, Ledger] = field(factory=dict, init=False)
     committed: int = field(default=0, init=False)
+    _owner: Owner = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._owner = Owner(self._queries, self.journal, self._folder)
 
     async def begin(self) -> None:
         """
         Ask about what is unknown and watch what runs.
 
-        Raises what `Engine` raises for an account that is gone, and `JournalError` for a budget whose use is not known.
+        Raises what `Engine` raises for an account that is gone, `JournalError` for a budget whose use is not known, and
+        `ConfigError` where real and emulated results would mix.
         """
+        if await self._owner.has_changed() and (forgotten := await reopen(self.journal, LIVE)):
+            _log.warning("%d jobs begin again, since their tasks went with another emulator", forgotten)
         live = await self.journal.ask(Storage.live)
         totals = await self.journal.ask(Storage.totals)
         self._fresh = not totals
@@ -137,6 +147,13 @@ class Resumption:
         await self.journal.flush()
         # Not before: what was cleared up may have turned out to cost nothing.
         self.committed = await self.journal.ask(Storage.committed_units)
+
+    async def submit(self, order: Order, rules: Rules) -> tuple[Link, Tracked]:
+        """Make the task of *order*; who made it, or refused to, is on the disk before anything that came of it."""
+        try:
+            return await self._engine.submit(order, rules)
+        finally:
+            await self._owner.sign()
 
     def source(self, jobs: Iterable[Input] | AsyncIterable[Input]) -> AsyncGenerator[Entry | Passed, None]:
         """Return the entries of *jobs*; what was done before is passed over as quickly as can be."""

@@ -305,7 +305,7 @@ class Runner:
         whole.fitted = order.fitted
         if not entry.committed:
             self.counts.commit(entry)
-        made = await self._engine.submit(order, self._rules)
+        made = await (self._resumption or self._engine).submit(order, self._rules)
         self.counts.creates += 1
         return made
 

@@ -34,6 +34,7 @@ from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import FINISHED, JobRecord
 from kling_async.protocol.naming import TEMPLATE, file_stem
 from kling_async.protocol.parts import is_part
+from kling_async.protocol.service import Service
 from kling_async.protocol.tasks import Task
 
 __all__ = ["RESULTS", "Folder", "describe_error", "result_row"]
@@ -55,6 +56,8 @@ class Folder:
     run_name: str = field(default="", init=False)
     placed: bool = field(default=False, init=False)
     has_history: bool = field(default=False, init=False)
+    # Whose results these are; None for a new folder and for those of earlier versions.
+    service: Service | None = field(default=None, init=False)
     # The journal has a lock of its own, since it can lie elsewhere and a folder can be given with another one.
     _lock: OwnerLock | None = field(default=None, init=False, repr=False)
     _lines: IO[str] | None = field(default=None, init=False, repr=False)
@@ -86,10 +89,13 @@ class Folder:
         try:
             await self._in_thread(self._open, journal)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise ConfigError(
-                f"out: expected a folder that can be written to, found {self.path} ({reason}); choose another"
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        reason = error.strerror or type(error).__name__
+        return ConfigError(
+            f"out: expected a folder that can be written to, found {self.path} ({reason}); choose another"
+        )
 
     def _open(self, journal: Path | None) -> None:
         make_folder(self.path)
@@ -101,7 +107,7 @@ class Folder:
             trial.write(b"trial")
         self.rack.prepare()
         file, known = self.path / RUN, journal is not None and journal.exists()
-        self.run_name, self.placed = _read_name(file, known=known)
+        self.run_name, self.placed, self.service = _read_name(file, known=known)
         if self.run_name:
             self._claim(self.run_name)
         elif not known:
@@ -109,7 +115,7 @@ class Folder:
             # The pictures may be those of a run whose folder is lost.
             self.run_name = self.rack.claim(new)
             self.has_history = self.has_history or self.run_name != new
-            _write_name(file, self.run_name, self.placed)
+            self._write_name()
 
     def _claim(self, run: str) -> None:
         owner = self.rack.claim(run)
@@ -120,7 +126,21 @@ class Folder:
 
     def _name(self, run: str) -> None:
         self._claim(run)
-        _write_name(self.path / RUN, run, self.placed)
+        self._write_name()
+
+    def _write_name(self) -> None:
+        # On the disk before anything is paid for: without it a lost journal's tasks could not be found again.
+        run = {"run": self.run_name} | ({} if self.placed else {"pictures": _AS_WRITTEN})
+        run |= self.service.as_json() if self.service else {}
+        write_whole(self.path / RUN, (json.dumps(run) + "\n").encode())
+
+    async def sign(self, service: Service) -> None:
+        """Write down whose results these are; raises `ConfigError` if that cannot be done."""
+        self.service = service
+        try:
+            await self._in_thread(self._write_name)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     async def open_journal(self, path: Path, *, instead_of: Callable[[Path], None] | None = None) -> Journal:
         """Open the journal at *path* for the folder's run, as `Journal.open()` does."""
@@ -234,27 +254,21 @@ class Folder:
                 self._lock.release()
 
 
-def _read_name(file: Path, *, known: bool) -> tuple[str, bool]:
+def _read_name(file: Path, *, known: bool) -> tuple[str, bool, Service | None]:
     """
-    Return the name of the folder's run, which outlives a lost journal, and whether it knows pictures by where they lie.
+    Return the name of the folder's run, whether it knows pictures by where they lie, and whose results they are.
 
-    The name is empty for a new folder, or if it is *known* anyway.
+    The name, which outlives a lost journal, is empty for a new folder, or if it is *known* anyway.
     """
     try:
         run = json.loads(file.read_bytes())
-        return str(run["run"]), run.get("pictures") != _AS_WRITTEN
+        return str(run["run"]), run.get("pictures") != _AS_WRITTEN, Service.from_json(run)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         if known or isinstance(error, FileNotFoundError):
-            return "", False
+            return "", False, None
         raise ConfigError(
             f"out: expected the name of a run in {file}, found something else; restore or remove it"
         ) from error
-
-
-def _write_name(file: Path, name: str, placed: bool) -> None:  # noqa: FBT001  # called through a thread, which takes no names
-    # On the disk before anything is paid for: without it a lost journal's tasks could not be found again.
-    run = {"run": name} | ({} if placed else {"pictures": _AS_WRITTEN})
-    write_whole(file, (json.dumps(run) + "\n").encode())
 
 
 def _ended(storage: Storage) -> list[Mapping[str, Any]]:

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio.to_thread
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 
 from kling_async.batch.entries import Entry, Input, entries, external_id
 from kling_async.batch.manifest import Passed
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.origin import Origin
+from kling_async.batch.owners import meet
+from kling_async.batch.reopening import failure_code, reopen
 from kling_async.batch.sinks import Folder
 from kling_async.batch.splitting import divide
 from kling_async.client.engine import Engine
@@ -28,8 +30,8 @@ from kling_async.errors import ConfigError
 from kling_async.journal.journal import Journal
 from kling_async.journal.ledger import Ledger
 from kling_async.journal.storage import Storage
-from kling_async.protocol.lifecycle import JobRecord, JobState
-from kling_async.protocol.parts import is_part, whole_key
+from kling_async.protocol.lifecycle import LIVE, JobRecord, JobState
+from kling_async.protocol.parts import is_part
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE
 from kling_async.protocol.tasks import RESULTS_KEPT, Task
 
@@ -106,12 +108,6 @@ def _read_status(path: Path) -> Status:
         storage.close()
 
 
-def failure_code(record: JobRecord) -> str:
-    """Name why a job failed: the service's code, else the kind of error."""
-    error = record.error or {}
-    return str(error.get("code") or error.get("type") or "unknown")
-
-
 async def retry_failed(journal: Path, *, codes: Collection[str] = ()) -> int:
     """
     Let the next run try failed jobs again, each as a new attempt with a new external id; returns how many.
@@ -128,38 +124,15 @@ async def forget_running(journal: Path) -> int:
 
     Only for tasks that cannot be there any more and cost nothing, as those of an emulator that was ended.
     """
-    return await _reopen(
-        journal, {JobState.SUBMITTED, JobState.SUBMITTING, JobState.UNKNOWN, JobState.SUCCEEDED}, ()
-    )
+    return await _reopen(journal, LIVE, ())
 
 
 async def _reopen(path: Path, states: Collection[JobState], codes: Collection[str]) -> int:
     journal = await Journal.open(_existing(path))
     try:
-        records = await journal.ask(
-            lambda storage: [record for record in storage.all() if record.state in states]
-        )
-        jobs = [record for record in records if not is_part(record.key)]
-        keys = {record.key for record in jobs if not codes or failure_code(record) in codes}
-        for record in records:
-            # What failed of a job in parts is tried again with it; what was made of it is kept.
-            if whole_key(record.key) in keys:
-                _begin_again(Ledger(journal, record, time.time))
-        await journal.flush()
+        return await reopen(journal, states, codes)
     finally:
         await journal.aclose()
-    return len(keys)
-
-
-def _begin_again(ledger: Ledger) -> None:
-    if ledger.record.state in {JobState.SUBMITTING, JobState.UNKNOWN}:
-        ledger.free()
-    elif ledger.record.state in {JobState.SUBMITTED, JobState.SUCCEEDED}:
-        ledger.failed({"error": {"type": "Forgotten"}})
-        ledger.record = evolve(ledger.record, units=0)
-        ledger.again()
-    else:
-        ledger.again()
 
 
 @frozen(kw_only=True)
@@ -191,6 +164,8 @@ async def rebuild(
     assert path is not None, "what is kept has a journal"
     try:
         await folder.open()
+        if folder.service is not None:
+            folder.service.check_memory(await meet(folder.service, queries), str(folder.path))
         return await _rebuild(queries, jobs, folder, path)
     finally:
         folder.close()

@@ -20,6 +20,7 @@ from kling_async.scale.driver import Driver
 from kling_async.scale.stage import KlingStage
 
 if TYPE_CHECKING:
+    from kling_async.cli.environment import Connection
     from kling_async.cli.running import Settings
 
 __all__ = ["run_on_cluster", "scheduler_of"]
@@ -57,7 +58,9 @@ async def run_on_cluster(settings: Settings, voice: Voice) -> int:
     )
     async with _connected(scheduler_of(settings.engine)) as client:
         writable_folder(settings.out)
-        Command(manifest=str(settings.manifest.absolute()), emulated=False).keep(settings.out)
+        Command(manifest=str(settings.manifest.absolute()), emulated=False).keep(
+            settings.out, emulated=await _is_emulated(settings.connection)
+        )
         voice.say(f"engine    {settings.engine}")
         voice.say(f"output    {settings.out}, as the workers see it too")
         if settings.asks and not click.confirm("Go on?", err=True):
@@ -80,6 +83,14 @@ async def run_on_cluster(settings: Settings, voice: Voice) -> int:
                 error = trouble
     code = interruption.exit_code or (exit_code(error) if error else 0)
     return _report(settings, driver, voice, error, code)
+
+
+async def _is_emulated(connection: Connection) -> bool:
+    try:
+        async with connection.open() as kling:
+            return await kling.account.is_emulated()
+    except KlingError:
+        return False  # only the workers have credentials
 
 
 @asynccontextmanager

@@ -137,7 +137,7 @@ async def _demo(folder: Path, svg: Path | None, voice: Voice) -> int:
     code = _code(ending, manifest)
     gallery = write_at_the_end(folder, ending.statistics.done, voice)
     if voice.json:
-        voice.emit(summary(ending, folder, folder, gallery) | {"exit_code": code})
+        voice.emit(summary(ending, folder, folder, gallery) | {"emulated": True, "exit_code": code})
     _say_end(folder, ending, whole, twice=twice, gallery=gallery, voice=voice)
     return code
 

@@ -1,8 +1,8 @@
 """
 What a folder of results remembers: its journal, and the command that made it.
 
-The command is kept beside the journal so that `retry` and `recover` know the manifest, and so that emulated and real
-results never mix: a task of an emulator that is gone must not be asked of the service, nor the other way round.
+The command is kept beside the journal so that `retry` and `recover` know the manifest. Emulated and real results never
+mix: a task of an emulator that is gone must not be asked of the service, nor the other way round.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from kling_async.errors import ConfigError
 from kling_async.journal.storage import Storage
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.lifecycle import JobRecord, JobState
-from kling_async.protocol.naming import TEMPLATE
+from kling_async.protocol.naming import RUN, TEMPLATE
+from kling_async.protocol.service import Service
 
-__all__ = ["COMMAND", "Command", "Group", "States", "journal_of", "open_states"]
+__all__ = ["COMMAND", "Command", "Group", "States", "is_emulated", "journal_of", "open_states"]
 
 COMMAND = "command.json"
 
@@ -46,10 +47,25 @@ def journal_of(out: Path) -> Path:
     return Path(command.journal) if command and command.journal else out / "journal.db"
 
 
+def _kept_in(out: Path) -> Service | None:
+    try:
+        return Service.from_json(json.loads((out / RUN).read_bytes()))
+    except (OSError, ValueError, AttributeError):
+        return None  # whoever takes hold of the folder says what is wrong with it
+
+
+def is_emulated(out: Path) -> bool | None:
+    """Tell whether the results in *out* are emulated, as it says itself, else its command; None where nobody knows."""
+    kept, command = _kept_in(out), Command.of(out)
+    if kept is not None:
+        return bool(kept.emulator)
+    return command.emulated if command is not None else None
+
+
 @frozen(kw_only=True)
 class Command:
     """
-    What made a folder: the *manifest*, and whether it was *emulated*.
+    What made a folder: the *manifest*, and whether it was *emulated*, by an emulator of the command's own.
 
     *out* is where its pictures are if that is an object store, *journal* where its journal is if that is elsewhere, both
     empty otherwise. *name* is the template of its files.
@@ -87,11 +103,18 @@ class Command:
                 f"{out / COMMAND}: expected what made this folder, found {error}; remove the file, or use another folder"
             ) from error
 
-    def keep(self, out: Path) -> None:
-        """Write it down in *out*; raises ConfigError where emulated and real results would mix."""
-        before = Command.of(out)
-        if before is not None and before.emulated != self.emulated:
-            kinds = ("real", "emulated") if self.emulated else ("emulated", "real")
+    def keep(self, out: Path, *, emulated: bool | None = None) -> None:
+        """
+        Write it down in *out*; raises ConfigError where emulated and real results would mix.
+
+        *emulated* tells whether an emulator answers, None that it is not known; then the run itself sees to it.
+        """
+        now, before = self.emulated or emulated, is_emulated(out)
+        if _kept_in(out) is None:
+            # Nothing was made yet, or by an earlier version, which knew of no emulator but its own.
+            now, before = bool(now), before or (before if self.emulated else None)
+        if None not in {now, before} and now != before:
+            kinds = ("real", "emulated") if now else ("emulated", "real")
             raise ConfigError(
                 f"output folder: expected one of {kinds[1]} results, found {kinds[0]} ones in {out}; choose another with -o"
             )

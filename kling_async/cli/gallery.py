@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from attrs import evolve
 
-from kling_async.cli.earlier import Command, journal_of
+from kling_async.cli.earlier import Command, is_emulated, journal_of
 from kling_async.cli.money import plural
 from kling_async.cli.voice import Voice, speaks
 from kling_async.errors import ConfigError, MissingExtra
@@ -101,7 +101,7 @@ def sources_of(out: Path) -> Sources:
         journal=journal_of(out),
         manifest=Path(command.manifest),
         shared=command.shared,
-        emulated=command.emulated,
+        emulated=is_emulated(out),
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from attrs import define, evolve, field, frozen
 from kling_async.cli.environment import Connection, writable_folder
 from kling_async.cli.money import dollars, duration, in_dollars, plural
 from kling_async.cli.voice import Voice, error_fields, reading_manifest
+from kling_async.errors import KlingError
 from kling_async.protocol.naming import TEMPLATE
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ __all__ = ["Counting", "Settings", "banner", "refuse_unasked", "run_manifest", "
 
 # Seconds that the first create waits for the count of a large manifest.
 _COUNTING = 2.0
+# Seconds that it waits to hear who answers.
+_ASKING = 5.0
 
 
 @frozen(kw_only=True)
@@ -153,11 +156,18 @@ def refuse_unasked(settings: Settings) -> None:
         raise click.UsageError("expected --emulator or --base-url/--region, found both; drop one of them")
 
 
-async def run_manifest(settings: Settings, voice: Voice) -> int:
-    """Run the manifest to its end and return the exit code; raises what is found wrong before anything is sent."""
+async def run_manifest(
+    settings: Settings, voice: Voice, *, prepare: Callable[[], Awaitable[None]] | None = None
+) -> int:
+    """
+    Run the manifest to its end and return the exit code; raises what is found wrong before anything is sent.
+
+    *prepare* changes the run once it is known to belong to the service that answers.
+    """
     from kling_async.batch.upkeep import forget_running
     from kling_async.cli.board import Board
     from kling_async.cli.driver import Orders, drive, monotonic
+    from kling_async.cli.earlier import is_emulated
     from kling_async.cli.estimate import estimate
     from kling_async.cli.intake import open_manifest
     from kling_async.cli.views import choose_view
@@ -166,7 +176,10 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
     board = Board(monotonic)
     async with _client(settings, board) as (kling, target):
         writable_folder(settings.home)
-        settings.command().keep(settings.home)
+        emulated = settings.emulator or await _is_emulated(kling)
+        settings.command().keep(settings.home, emulated=emulated)
+        if prepare is not None:
+            await prepare()
         if settings.emulator and settings.journal_path.exists():
             # The emulator they ran on is gone, and they cost nothing.
             await forget_running(settings.journal_path)
@@ -176,10 +189,14 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
             ),
             board,
         )
-        await counting.begin(wait=settings.asks)
-        for line in (*target, *_plan(settings, counting.result)):
+        asks = settings.asks and not emulated
+        await counting.begin(wait=asks)
+        heading = (
+            [*banner(target[0].split()[-1]), *target[1:]] if emulated and not settings.emulator else target
+        )
+        for line in (*heading, *_plan(settings, counting.result, emulated=bool(emulated))):
             voice.say(line)
-        if settings.asks and not click.confirm("Go on?", err=True):
+        if asks and not click.confirm("Go on?", err=True):
             voice.say("nothing was sent")
             return 0
         orders = Orders(
@@ -195,10 +212,11 @@ async def run_manifest(settings: Settings, voice: Voice) -> int:
             fit=settings.fit,
             verify=settings.verify,
         )
-        view = choose_view(voice, emulated=settings.emulator)
+        view = choose_view(voice, emulated=bool(emulated))
         beside = None if counting.result else counting.count
         ending = await drive(kling, orders, board, view, voice, beside=beside)
-    _report(settings, ending, voice)
+    # Who did not answer at first has done so by now.
+    _report(settings, ending, voice, emulated=bool(emulated or is_emulated(settings.home)))
     return ending.exit_code
 
 
@@ -225,6 +243,15 @@ async def _client(settings: Settings, board: Board) -> AsyncIterator[tuple[Kling
             yield kling, banner(emulator.url)
 
 
+async def _is_emulated(kling: Kling) -> bool | None:
+    import anyio
+
+    # The run itself tells what is wrong, and knows whether it can wait for the service.
+    with suppress(KlingError), anyio.move_on_after(_ASKING):
+        return await kling.account.is_emulated()
+    return None
+
+
 def banner(url: str) -> list[str]:
     """Say, so that nobody can misread it, that what follows is emulated."""
     return [
@@ -233,10 +260,10 @@ def banner(url: str) -> list[str]:
     ]
 
 
-def _plan(settings: Settings, found: Estimate | None) -> list[str]:
+def _plan(settings: Settings, found: Estimate | None, *, emulated: bool) -> list[str]:
     work = found.work(settings.retry()) if found else "counting the rows meanwhile"
     cost = f"up to {found.cost()}" if found else "not counted yet"
-    free = " (emulated, nothing is charged)" if settings.emulator else ""
+    free = " (emulated, nothing is charged)" if emulated else ""
     budget = f"; budget {settings.budget:,} units" if settings.budget is not None else ""
     return [
         f"manifest  {settings.manifest}: {work}",
@@ -293,14 +320,14 @@ def summary(ending: Ending, out: Path | str, home: Path, gallery: Written | None
     }
 
 
-def _report(settings: Settings, ending: Ending, voice: Voice) -> None:
+def _report(settings: Settings, ending: Ending, voice: Voice, *, emulated: bool) -> None:
     from kling_async.cli.gallery import write_at_the_end
 
     stats = ending.statistics
     gallery = write_at_the_end(settings.home, stats.done, voice)
     if voice.json:
-        voice.emit(summary(ending, settings.out, settings.home, gallery))
-    free = " (emulated)" if settings.emulator else ""
+        voice.emit(summary(ending, settings.out, settings.home, gallery) | {"emulated": emulated})
+    free = " (emulated)" if emulated else ""
     bad = f" ({plural(ending.bad, 'bad row')}, nothing sent)" if ending.bad else ""
     voice.say(
         f"{plural(stats.succeeded, 'job')} done, {plural(stats.images, 'image')} in {duration(stats.seconds)}, "

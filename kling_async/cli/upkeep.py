@@ -6,6 +6,7 @@ import math
 import shlex
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import click
 
 from kling_async.batch.manifest import read_manifest
 from kling_async.batch.upkeep import Status, read_status, retry_failed
-from kling_async.cli.earlier import Command, journal_of
+from kling_async.cli.earlier import Command, is_emulated, journal_of
 from kling_async.cli.environment import Connection, connects
 from kling_async.cli.estimate import Estimate, estimate, retry
 from kling_async.cli.money import dollars, in_dollars, plural
@@ -44,15 +45,17 @@ def status_command(*, out: Path, voice: Voice) -> None:
 
     The first line counts the rows of the manifest, the others the jobs in the journal, which has no bad rows.
     """
-    status = anyio.run(read_status, journal_of(out))
+    status, emulated = anyio.run(read_status, journal_of(out)), is_emulated(out)
     command = Command.of(out)
     rows = anyio.run(_rows, command, journal_of(out), None if voice.json else _PATIENCE)
     days = status.days_left(datetime.now(UTC))
     if days is not None and days <= _SOON:
         voice.warn(_expiry(status, days, out))
     if voice.json:
-        voice.emit(_status_fields(status, days, rows))
+        voice.emit(_status_fields(status, days, rows) | {"emulated": emulated})
         return
+    if emulated:
+        voice.data("EMULATED: the pictures are composites, and nothing was charged")
     if rows is not None and command is not None:
         voice.data(f"manifest   {Path(command.manifest).name}: {rows.work(retry(out))}")
     for state, meaning in _MEANINGS.items():
@@ -61,9 +64,9 @@ def status_command(*, out: Path, voice: Voice) -> None:
         if state is JobState.FAILED:
             for code, count in sorted(status.failures.items()):
                 voice.data(f"  {count:,} with {code}")
-    emulated = " (emulated)" if command is not None and command.emulated else ""
+    free = " (emulated)" if emulated else ""
     voice.data(
-        f"committed  {status.units:>9,}  units ≈ {dollars(status.units)}{emulated}: the most that all tasks so far can cost"
+        f"committed  {status.units:>9,}  units ≈ {dollars(status.units)}{free}: the most that all tasks so far can cost"
     )
     if status.expires_at is not None:
         voice.data(
@@ -160,13 +163,12 @@ def retry_command(*, out: Path, codes: tuple[str, ...], voice: Voice, **options:
     refuse_unasked(settings)
     if not settings.emulator:
         settings.connection.describe()  # what is wrong with it is told before anything changes
-    count = anyio.run(_reopen, journal_of(out), codes)
-    voice.say(f"{plural(count, 'failed job')} to try again")
-    finish(anyio.run(run_manifest, settings, voice))
 
+    async def reopen() -> None:
+        count = await retry_failed(journal_of(out), codes=codes)
+        voice.say(f"{plural(count, 'failed job')} to try again")
 
-async def _reopen(journal: Path, codes: tuple[str, ...]) -> int:
-    return await retry_failed(journal, codes=codes)
+    finish(anyio.run(partial(run_manifest, settings, voice, prepare=reopen)))
 
 
 @click.command(name="recover", epilog="\b\nExample:\n  kling-async recover out && kling-async status out")

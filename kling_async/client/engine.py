@@ -31,6 +31,7 @@ from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Patience
 from kling_async.protocol.limits import NeverFits
 from kling_async.protocol.retry import RetryQuota
+from kling_async.protocol.service import Service
 from kling_async.transport.stock import Stock
 
 if TYPE_CHECKING:
@@ -124,6 +125,24 @@ class Engine:
             if self._journal is None:
                 self._journal = await Journal.open(self.journal_path)
         return self._journal
+
+    @property
+    def origin(self) -> str:
+        """Where requests go: scheme, host and port."""
+        return self.links[0].session.origin
+
+    @property
+    def service(self) -> Service | None:
+        """Who answers, as far as the address or the replies so far have told."""
+        return next((who for link in self.links if (who := link.session.service) is not None), None)
+
+    async def recognise(self, rules: Rules) -> Service:
+        """Return who answers, asking for it only if nobody knows yet; raises what keeps the service from answering."""
+        self.enter()
+        if self.service is None:
+            await self.links[0].recognise(rules.timeouts, self.patience(rules.retries, rules.timeouts))
+        assert self.service is not None, "whoever has replied is known"
+        return self.service
 
     def patience(self, retries: int, timeouts: Timeouts) -> Patience:
         """Return how long a flow goes on that may repeat *retries* times."""

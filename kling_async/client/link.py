@@ -19,7 +19,7 @@ from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.logs import about
 from kling_async.client.turnstile import Turnstile
-from kling_async.errors import KlingError
+from kling_async.errors import ApiError, KlingError, MalformedReply
 from kling_async.protocol.auth import Sealed, Signer
 from kling_async.protocol.codec import Reply, glimpse
 from kling_async.protocol.endpoints import Timeouts
@@ -177,6 +177,18 @@ class Link:
         envelope = await self.drive(flow, timeouts)
         return read_packs(envelope.data, request_id=envelope.request_id)
 
+    async def recognise(self, timeouts: Timeouts, patience: Patience) -> None:
+        """Have the session know who answers; free. Raises what keeps the service from answering."""
+        if self.session.service is None and self.slots is None:
+            await self._find_limit(timeouts)  # what the first create would ask, so that it is asked once
+        if self.session.service is None:
+            try:
+                await self.packs(_briefly(timeouts), patience)
+            except (ApiError, MalformedReply):
+                # A refusal tells as much as any other reply.
+                if self.session.service is None:
+                    raise
+
     async def lane(self, model: str, timeouts: Timeouts) -> Turnstile:
         """Return the lane of *model*, having found out how many slots the account has."""
         turnstile = self.lanes.get(model)
@@ -210,7 +222,7 @@ class Link:
         # The number stands in the names of packs only. Whatever goes wrong here, the lane learns it by trying (R2);
         # what is wrong with the account itself shows at the first create.
         try:
-            slots = slots_in(await self.packs(evolve(timeouts, request=min(timeouts.request, _PACKS_LIMIT))))
+            slots = slots_in(await self.packs(_briefly(timeouts)))
         except KlingError as error:
             fields = about(account=self.name, error=error)
             _log.info(
@@ -257,3 +269,7 @@ class Link:
             if turnstile.sharing is not None:
                 await turnstile.sharing.aclose()
         await self.session.aclose()
+
+
+def _briefly(timeouts: Timeouts) -> Timeouts:
+    return evolve(timeouts, request=min(timeouts.request, _PACKS_LIMIT))

@@ -32,3 +32,11 @@ class AccountResource:
         for link in self._engine.links:
             found += await link.packs(self._rules.timeouts, patience)
         return tuple(found)
+
+    async def is_emulated(self) -> bool:
+        """
+        Tell whether an emulator answers, and not the service; free, and no request where the address or a reply has told.
+
+        Raises what keeps the service from answering, but not what it refuses.
+        """
+        return bool((await self._engine.recognise(self._rules)).emulator)

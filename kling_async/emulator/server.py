@@ -8,6 +8,7 @@ first, and a single timer settles it when no request comes.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from kling_async.emulator.results import Gallery, LinkSigner
 from kling_async.emulator.settings import EmulatedAccount, EmulatorSettings
 from kling_async.emulator.store import Change, Store, Task
 from kling_async.errors import ConfigError, MissingExtra
+from kling_async.protocol.service import EMULATOR_HEADER
 
 __all__ = ["BookedTask", "Emulator", "serve"]
 
@@ -96,6 +98,8 @@ class Emulator:
                 "images",
             )
         self.url = ""
+        # Not seeded: it says whose memory the tasks are in.
+        self._name = secrets.token_hex(8)
         self._clock = Clock(self.settings.speed, skew=self.settings.clock_skew)
         self._stack = AsyncExitStack()
         self._session: aiohttp.ClientSession | None = None
@@ -207,7 +211,7 @@ class Emulator:
 
     async def reset(self) -> None:
         """Forget all tasks, requests, callbacks and counts; settings and faults stay, units are full again."""
-        self._store = self._new_store()
+        self._store, self._name = self._new_store(), secrets.token_hex(8)
         self._log.clear()
         if self._api is not None and self._outbox is not None:
             self._api.store = self._store
@@ -310,6 +314,7 @@ class Emulator:
     async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Date"] = http_date(int(self._clock.wall()))
         response.headers["Server"] = "kling-emulator"
+        response.headers[EMULATOR_HEADER] = self._name
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:

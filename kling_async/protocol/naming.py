@@ -16,9 +16,12 @@ from attrs import frozen
 
 from kling_async.errors import ConfigError
 
-__all__ = ["LONGEST_STEM", "TEMPLATE", "check_template", "file_stem", "folded"]
+__all__ = ["LONGEST_STEM", "RUN", "TEMPLATE", "check_template", "file_stem", "folded"]
 
 TEMPLATE = "{key}_{index}"
+
+# Names the run, in the folder of its results or at its place in a store.
+RUN = "run.json"
 
 # File systems allow 255 bytes a name; the rest is for `.png` and for what a download in progress adds.
 LONGEST_STEM = 200

@@ -25,6 +25,7 @@ from kling_async.protocol.bodies import Body
 from kling_async.protocol.codec import Reply
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.requests import Request
+from kling_async.protocol.service import EMULATOR_HEADER, Service, is_vendors, origin
 from kling_async.transport.addresses import proxy_for
 from kling_async.transport.bodies import BodyPayload
 from kling_async.transport.larder import Larder
@@ -74,6 +75,21 @@ class Session:
     # The proxy, once it is known: reading the environment costs as much as sending a request.
     _route: tuple[str | None] | None = field(default=None, init=False, repr=False)
     requests: int = field(default=0, init=False)
+    # The name of the emulator that answers, empty if it is the service, None as long as nobody knows.
+    _emulator: str | None = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._emulator = "" if is_vendors(self._connection.base_url) else None
+
+    @property
+    def origin(self) -> str:
+        """Where requests go: scheme, host and port."""
+        return origin(self._connection.base_url)
+
+    @property
+    def service(self) -> Service | None:
+        """Who answers, as far as the address or the replies have told."""
+        return None if self._emulator is None else Service(self.origin, self._emulator)
 
     @property
     def is_open(self) -> bool:
@@ -127,7 +143,15 @@ class Session:
         ) as response:
             body = await _read(response, _LARGEST_LIST if request.query else _LARGEST_REPLY)
             headers = {name.lower(): value for name, value in response.headers.items()}
+            self._recognise(headers.get(EMULATOR_HEADER), response.status)
             return Reply(status=response.status, headers=headers, body=body)
+
+    def _recognise(self, emulator: str | None, status: int) -> None:
+        if emulator is not None:
+            self._emulator = emulator
+        elif self._emulator is None and status < 500:
+            # What a gateway says for one that does not answer tells nothing of who it is.
+            self._emulator = ""
 
     async def aclose(self) -> None:
         """Close the session if it is ours; safe to call again."""

@@ -18,6 +18,8 @@ from kling_async.protocol.lifecycle import JobState
 pytestmark = pytest.mark.anyio
 
 JOBS = [job(key="one", n=2), job(key="marked", watermark=True), job(key="plain")]
+# The service has deleted its tasks.
+FORGOTTEN = Fault(action="refuse", route="get", code=1201, message="Task not found by id/external id: x")
 NAMES = {"images/one_0.png", "images/one_1.png", "images/marked_0.png", "images/plain_0.png"}
 
 
@@ -101,9 +103,9 @@ async def test_what_the_service_has_no_more_is_told(tmp_path: Path) -> None:
     """A damaged file whose task is gone stays where it is, and the job is named with the reason."""
     async with Emulator(speed=1000, paint="stamp") as emulator:
         await finished(emulator, tmp_path)
-    (tmp_path / "images" / "plain_0.png").write_bytes(b"spoilt")
-    async with Emulator(speed=1000, paint="stamp") as another:
-        found = await fetched(another, tmp_path)
+        (tmp_path / "images" / "plain_0.png").write_bytes(b"spoilt")
+        emulator.faults = [FORGOTTEN]
+        found = await fetched(emulator, tmp_path)
 
     (failed,) = found.failed
     assert failed.key == "plain"
@@ -118,8 +120,8 @@ async def test_a_job_whose_pictures_are_gone_before_they_were_saved_ends(tmp_pat
     async with Emulator(speed=1000, paint="stamp", faults=[dead]) as emulator:
         async with client(emulator) as kling:
             _ = [outcome async for outcome in kling.batch([job(key="late")], out=tmp_path)]
-    async with Emulator(speed=1000, paint="stamp") as another:
-        found = await fetched(another, tmp_path)
+        emulator.faults = [FORGOTTEN]
+        found = await fetched(emulator, tmp_path)
     status = await read_status(tmp_path / "journal.db")
 
     assert [failed.key for failed in found.failed] == ["late"]

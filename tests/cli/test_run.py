@@ -123,18 +123,6 @@ def test_a_row_that_changed_is_an_error_unless_it_is_updated(folder: Path, servi
     assert service.creates == 4
 
 
-def test_emulated_and_real_results_never_mix(folder: Path, service: Any) -> None:
-    """A folder of the one kind is refused by the other, before anything is sent."""
-    path = manifest(folder / "m.jsonl", jobs(1))
-    emulated = call("run", path, "-o", "out", "--emulator", cwd=folder)
-
-    real = call("run", path, "-o", "out", "--yes", cwd=folder, env=service.env)
-
-    assert (emulated.code, real.code) == (0, 3)
-    assert "found emulated ones" in real.err
-    assert service.creates == 0
-
-
 def test_status_tells_where_a_run_stands(folder: Path, service: Any) -> None:
     """From the journal, by state and by code."""
     rows = [*jobs(2), {"key": "no", "subject_images": ["a.png"], "prompt": "[[refuse]]"}]
