@@ -10,20 +10,28 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from kling_async.errors import ConfigError, InvalidJob
+from kling_async.errors import ConfigError, InvalidJob, error
 
 __all__ = ["LIST_SEPARATOR", "csv_records"]
 
 LIST_SEPARATOR = (
     "|"  # neither in URLs nor in file names that work everywhere; `;` is in both, and a delimiter besides
 )
+_LONGEST_KEY = 512
 MAX_LINE_BYTES = 16 * 1024 * 1024
 _NUMBERED = re.compile(r"subject_image_([1-9][0-9]?)")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@error
+class BadCells(InvalidJob):
+    """A record that cannot be read; *key* is what it is called all the same, empty if that is not certain."""
+
+    key: str = ""
 
 
 class _Lines:
@@ -105,17 +113,22 @@ def _header(cells: list[str], path: Path) -> list[str]:
 
 def _fields(names: list[str], cells: list[str]) -> dict[str, object] | InvalidJob:
     if len(cells) != len(names):
-        return InvalidJob.because(
-            "row",
-            f"{len(names)} cells as in the header",
-            f"{len(cells)}",
-            "put cells that hold the delimiter in double quotes, and leave empty cells in",
+        # A delimiter too many moves only what stands behind it, so the first cell is what it says.
+        return _named(
+            dict(zip(names[:1], cells, strict=False)),
+            InvalidJob.because(
+                "row",
+                f"{len(names)} cells as in the header",
+                f"{len(cells)}",
+                "put cells that hold the delimiter in double quotes, and leave empty cells in",
+            ),
         )
     fields: dict[str, object] = {}
     numbered: dict[int, str] = {}
     for name, cell in zip(names, cells, strict=True):
         if "\0" in cell or any("\ud800" <= char <= "\udfff" for char in cell):
-            return InvalidJob.because(name, "UTF-8 text", "other bytes", "save the file as UTF-8")
+            bad = InvalidJob.because(name, "UTF-8 text", "other bytes", "save the file as UTF-8")
+            return _named(dict(zip(names, cells, strict=True)), bad)
         if not cell.strip():
             continue
         if match := _NUMBERED.fullmatch(name):
@@ -125,13 +138,23 @@ def _fields(names: list[str], cells: list[str]) -> dict[str, object] | InvalidJo
     if not numbered:
         return fields
     if {"subject_images", "subject_image_list"} & fields.keys():
-        return InvalidJob.because(
-            "subject_images",
-            "one way to name subjects",
-            "two",
-            "fill 'subject_images' or 'subject_image_1' to '_4'",
+        return _named(
+            fields,
+            InvalidJob.because(
+                "subject_images",
+                "one way to name subjects",
+                "two",
+                "fill 'subject_images' or 'subject_image_1' to '_4'",
+            ),
         )
     return fields | {"subject_images": [numbered[place] for place in sorted(numbered)]}
+
+
+def _named(fields: Mapping[str, object], found: InvalidJob) -> BadCells:
+    """Return what was *found* wrong with a record under its name, if *fields* has one that can be used."""
+    key = str(fields.get("key") or fields.get("id") or "").strip()
+    fit = len(key) <= _LONGEST_KEY and key.isprintable()
+    return BadCells(found.message, found.field, found.rule, found.value, found.remedy, key if fit else "")
 
 
 def _bad(found: str) -> InvalidJob:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import click
 from attrs import define, field
 
+from kling_async.batch.manifest import BadRow, at_line, read_manifest
 from kling_async.cli.earlier import States, journal_of, open_states
 from kling_async.cli.estimate import Estimate
 from kling_async.cli.intake import shares, takes_pictures, told_row
@@ -20,6 +21,7 @@ from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, reading_m
 from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Fitted, Picture, PictureRules
+from kling_async.protocol.rows import UNKNOWN_FIELD
 from kling_async.protocol.sources import ImageSource
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.stock import Stock
@@ -97,6 +99,8 @@ class _Inspection:
     # Good rows by what an earlier run made of them: `done`, `failed`, `running`, or `todo` for nothing.
     groups: Counter[str] = field(factory=Counter)
     images_todo: int = 0
+    # How many rows have each field that no job has.
+    unknown: Counter[str] = field(factory=Counter)
     # Pictures whose changes were told: the style of a thousand rows is told once.
     _told: set[str] = field(factory=set, init=False)
     _stock: Stock = field(factory=Stock, init=False)
@@ -107,15 +111,14 @@ class _Inspection:
         self, manifest: Path, shared: Mapping[str, Any]
     ) -> AsyncIterator[tuple[int, str, InvalidJob | Fitted]]:
         """Yield line, key and error or change of everything that there is to tell; all pictures of a row are looked at."""
-        from kling_async.batch.manifest import BadRow, at_line, read_manifest
-
         with reading_manifest():
             rows = read_manifest(manifest, shared)
         for row in rows:
             self.rows += 1
             if isinstance(row, BadRow):
                 self.bad += 1
-                yield row.number, row.key, row.error
+                async for each in self._troubles(row):
+                    yield row.number, row.key, each
                 continue
             wrong = False
             async for each in self._look_at(row.job):
@@ -133,6 +136,25 @@ class _Inspection:
         self.groups[group] += 1
         self.images += images
         self.images_todo += images if group == "todo" else 0
+
+    async def _troubles(self, row: BadRow) -> AsyncIterator[InvalidJob | Fitted]:
+        """Yield all that is wrong with *row*; fields that are unknown hide nothing else."""
+        for each in row.unknown:
+            if each.field in self.unknown or len(self.unknown) < _LISTED:
+                self.unknown[each.field] += 1
+            yield each
+        if isinstance(row.rest, InvalidJob):
+            yield row.rest
+        elif row.rest is not None:
+            async for found in self._look_at(row.rest):
+                yield at_line(row.number, found) if isinstance(found, InvalidJob) else found
+        else:
+            yield row.error
+
+    def is_told(self, found: InvalidJob | Fitted) -> bool:
+        """Tell whether *found* is a field that an earlier row has as well, such as a column of a table."""
+        is_name = isinstance(found, InvalidJob) and found.rule == UNKNOWN_FIELD
+        return is_name and self.unknown[found.field] > 1
 
     async def _look_at(self, job: MultiImage) -> AsyncIterator[InvalidJob | Fitted]:
         for name, source in job.pictures():
@@ -174,18 +196,25 @@ async def _check(
     home: Path,
 ) -> int:
     require_pillow(rules)
-    problems, changes = _Listed(), _Listed()
+    problems, changes, told = _Listed(), _Listed(), 0
     with open_states(journal) as states:
         inspection = _Inspection(rules, states)
         async for number, key, found in inspection.findings(manifest, shared):
             if not voice.json:
-                voice.data(f"{key}  {found}")
+                told += not inspection.is_told(found)
+                if told <= _LISTED and not inspection.is_told(found):
+                    voice.data(f"{key}  {found}")
             elif isinstance(found, Fitted):
                 changes.add(told_row(number, key, found))
             else:
                 problems.add(_problem(number, key, found))
     if voice.json:
         voice.emit(_fields(manifest, inspection, problems, changes))
+    elif told > _LISTED:
+        voice.data(f"… and {told - _LISTED:,} more")
+    for name, count in inspection.unknown.items():
+        if count > 1:
+            voice.tell(f"{name}: an unknown field in {count:,} rows")
     _sum_up(inspection, home, voice)
     return USAGE if inspection.bad else 0
 
@@ -245,15 +274,15 @@ def _price(images: int, ending: str) -> dict[str, Any]:
 
 def _sum_up(found: _Inspection, home: Path, voice: Voice) -> None:
     verdict = f"{found.bad:,} bad" if found.bad else "all good"
-    voice.say(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
+    voice.tell(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
     if found.fitted:
-        voice.say(f"{plural(found.fitted, 'picture')} to be changed to fit the rules, as listed")
+        voice.tell(f"{plural(found.fitted, 'picture')} to be changed to fit the rules, as listed")
     if found.urls:
-        voice.say(f"{plural(found.urls, 'picture')} given as URL not looked at: the service fetches those")
+        voice.tell(f"{plural(found.urls, 'picture')} given as URL not looked at: the service fetches those")
     groups = found.groups
     whole = Estimate(images=found.images)
     if groups.total() == groups["todo"]:
-        voice.say(f"cost of the good rows: {whole.cost()}")
+        voice.tell(f"cost of the good rows: {whole.cost()}")
         return
     left = Estimate(
         done=groups["done"],
@@ -262,5 +291,5 @@ def _sum_up(found: _Inspection, home: Path, voice: Voice) -> None:
         todo=groups["todo"],
         images=found.images_todo,
     )
-    voice.say(f"of the good rows: {left.work(home)}")
-    voice.say(f"cost of what is to do: {left.cost()}; of all good rows: {whole.cost()}")
+    voice.tell(f"of the good rows: {left.work(home)}")
+    voice.tell(f"cost of what is to do: {left.cost()}; of all good rows: {whole.cost()}")
