@@ -282,9 +282,13 @@ class SubmissionUnknown(KlingError):
 
     @property
     def astray(self) -> ConfigError | None:
-        """What to end a run with because the look-up was redirected, so that nothing here answers for the service."""
-        astray = isinstance(self.__cause__, MalformedReply) and self.__cause__.is_redirect
-        return ConfigError(str(self)) if astray else None
+        """What to end a run with because nothing at this address answers for the service: a redirect, or a page of refusal without a code."""
+        reason = self.__cause__
+        redirected = isinstance(reason, MalformedReply) and reason.is_redirect
+        strange = isinstance(reason, ApiError) and not reason.code and 400 <= reason.http_status < 500
+        # What these three say may be over in a moment.
+        passing = isinstance(reason, ApiError) and reason.http_status in {408, 425, 429}
+        return ConfigError(str(self)) if redirected or (strange and not passing) else None
 
 
 @error

@@ -174,3 +174,25 @@ def test_defaults() -> None:
     assert errors.TransportError("x").sent
     assert not errors.DownloadError("x").retryable
     assert errors.ApiError("x").retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "astray"),
+    [
+        (errors.MalformedReply("moved", 302), True),
+        (errors.BadRequest("not here", 0, 404), True),
+        (errors.MalformedReply("a page", 200), False),
+        (errors.TaskNotFound("no such task", 1201, 400), False),
+        (errors.RateLimited("slow down", 0, 429), False),
+        (errors.ServerError("bad gateway", 0, 502), False),
+        (errors.TransportError("reset"), False),
+    ],
+)
+def test_look_ups_that_can_never_be_answered_are_told_from_those_that_may(
+    reason: errors.KlingError, *, astray: bool
+) -> None:
+    """A redirect, and a refusal without a code, come from somebody else than the service: the address is wrong."""
+    error = errors.SubmissionUnknown("unknown", "ka-1")
+    error.__cause__ = reason
+
+    assert isinstance(error.astray, errors.ConfigError) == astray

@@ -121,7 +121,13 @@ class Creation:
         Raises what `flows.submit()` raises, and `TurnstileClosed` if the account takes no more jobs.
         """
         order, rules = self._order, self._rules
-        self._ticket = Pass(order.slots, rules.priority, rules.party, job=order.external_task_id)
+        self._ticket = Pass(
+            order.slots,
+            rules.priority,
+            rules.party,
+            job=order.external_task_id,
+            patience=rules.stall_after,
+        )
         self._began = self._tools.clock.now()
         if self._link.stopped is not None:
             raise TurnstileClosed(self._link.stopped)
@@ -206,6 +212,7 @@ class Creation:
             submission = await self._link.drive(flow, self._rules.timeouts, self._watch, self._guard())
         except SubmissionUnknown as error:
             # The task may be there and hold its slots, so they are held too until it is found or known to be absent.
+            self._turnstile.doubted(self._ticket, _reason(error))
             self._track(order.external_task_id)
             self._emit_left(error)
             return error
@@ -356,3 +363,8 @@ class Creation:
                 request_id=submission.request_id,
             )
         )
+
+
+def _reason(error: SubmissionUnknown) -> KlingError:
+    """Return what the look-ups of a task ended with."""
+    return error.__cause__ if isinstance(error.__cause__, KlingError) else error

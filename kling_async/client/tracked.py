@@ -90,6 +90,8 @@ class Tracked:
         if self.over or (self.task is not None and task.status.rank < self.task.status.rank):
             return
         self.task = task
+        if self.ticket is not None and self.turnstile is not None:
+            self.turnstile.found(self.ticket)
         self._tell()
 
     def lose(self, error: KlingError) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -17,7 +18,7 @@ from attrs import define, field
 from kling_async import protocol
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
-from kling_async.errors import ApiError, KlingError
+from kling_async.errors import ApiError, KlingError, TransportError
 from kling_async.protocol.slots import Lane, Limit, NeverFits
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Pass:
     priority: int = 0
     party: Party | None = None
     job: str = ""
+    # Seconds to wait for a service that tells nothing of what it was sent.
+    patience: float = inf
     share: Share | None = field(default=None, init=False, repr=False)
     granted: asyncio.Future[None] | None = field(default=None, init=False, repr=False)
     # The caller was cancelled while its create was under way.
@@ -97,7 +100,11 @@ class Turnstile:
     _turn_due: bool = field(default=False, init=False, repr=False)
     # Since when the service has refused or failed, without accepting a create in between.
     troubled_since: float | None = field(default=None, init=False)
-    _waiting: dict[Pass, None] = field(factory=dict, init=False, repr=False)
+    # Who waits for slots, and since when.
+    _waiting: dict[Pass, float] = field(factory=dict, init=False, repr=False)
+    # Whose create may have made a task; they hold their slots until the service tells.
+    _doubtful: dict[Pass, KlingError] = field(factory=dict, init=False, repr=False)
+    _silence: asyncio.TimerHandle | None = field(default=None, init=False, repr=False)
     _closed: KlingError | None = field(default=None, init=False, repr=False)
     # Other processes use the account too: what the lane grants waits for their store's lease.
     sharing: Sharing | None = field(default=None, repr=False)
@@ -189,8 +196,27 @@ class Turnstile:
         self.lane.paused(ticket, self._clock.now(), dice=self._clock.dice(), retry_after=wish)
         self._expect_after_trouble(ticket)
 
+    def doubted(self, ticket: Pass, error: KlingError) -> None:
+        """
+        Note that nobody knows whether the create of *ticket* made a task: it holds its slots until that is known.
+
+        *error* is what the look-ups ended with. If nothing becomes known, those who wait are sent away when their patience is over.
+        """
+        self._doubtful[ticket] = error
+        if self.troubled_since is None:
+            self.troubled_since = self._clock.now()
+        self._heed_silence()
+
+    def found(self, ticket: Pass) -> None:
+        """Note that the task of *ticket* exists, if that was in doubt."""
+        if ticket in self._doubtful:
+            self._break_silence(ticket)
+            self.accepted(ticket)
+
     def release(self, ticket: Pass) -> None:
         """Give back the slots of *ticket*: its task ended, or its create is known not to have happened."""
+        if ticket in self._doubtful:
+            self._break_silence(ticket)
         self.lane.release(ticket, self._clock.now())
         self._end_share(ticket)
         self._turn_soon()
@@ -225,9 +251,10 @@ class Turnstile:
         return moved
 
     def close(self, error: KlingError) -> None:
-        """Take back the timer and send everybody who waits, now and later, away with *error*."""
+        """Take back the timers and send everybody who waits, now and later, away with *error*."""
         self._closed = error
         self._stop_timer()
+        self._stop_silence()
         self._send_away(tuple(self._waiting), error)
 
     def _send_away(self, tickets: Sequence[Pass], error: Exception) -> None:
@@ -259,6 +286,39 @@ class Turnstile:
             self._timer.cancel()
             self._timer = None
 
+    def _break_silence(self, ticket: Pass) -> None:
+        del self._doubtful[ticket]
+        # An answer came, so the service is there; what is left in doubt begins to count anew.
+        self.troubled_since = self._clock.now() if self._doubtful else None
+        self._heed_silence()
+
+    def _heed_silence(self) -> None:
+        """Send away whose patience is over while creates are in doubt, and look again when the next one's is."""
+        self._stop_silence()
+        if not self._doubtful or self.troubled_since is None:
+            return
+        now, due = self._clock.now(), inf
+        for ticket, since in tuple(self._waiting.items()):
+            end = max(since, self.troubled_since) + ticket.patience
+            if end <= now:
+                self._send_away((ticket,), self._no_word(ticket.patience))
+            else:
+                due = min(due, end)
+        self._silence = self._clock.later(due - now, self._heed_silence)
+
+    def _no_word(self, seconds: float) -> TransportError:
+        last = tuple(self._doubtful.values())[-1]
+        return TransportError(
+            f"expected the service to accept or refuse what it was sent, found no such answer for {seconds:,.0f} s "
+            f"({len(self._doubtful)} creates in doubt, the last one: {last}); check the base URL and the service's status page",
+            sent=False,
+        )
+
+    def _stop_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
     def _expect_after_trouble(self, ticket: Pass) -> None:
         self._end_share(ticket)
         if self.troubled_since is None:
@@ -267,11 +327,13 @@ class Turnstile:
 
     def _expect(self, ticket: Pass) -> None:
         ticket.granted = asyncio.get_running_loop().create_future()
-        self._waiting[ticket] = None
+        self._waiting[ticket] = self._clock.now()
         if ticket.party is not None and ticket.party.dismissed is not None:
             self.dismiss(ticket.party)
         if self._closed is not None:
             self._send_away((ticket,), self._closed)
+        if self._doubtful:
+            self._heed_silence()
         self._turn_soon()
 
     def _fail(self, ticket: Pass, error: Exception) -> None:

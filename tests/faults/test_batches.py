@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,37 @@ async def test_h13_clocks_apart_cost_one_refusal_and_not_one_a_job(server: Fault
     assert len(keys(outcomes, Succeeded)) == 20
     assert server.service.gate.tokens <= 2
     assert_within(server.books, posts=20 + 9)
+
+
+async def test_answers_that_are_only_errors_end_the_batch(server: FaultServer) -> None:
+    """A gateway that says 502 to everything leaves the creates sent in doubt; the rows behind them do not wait for ever."""
+    server.break_with(go.html(502, "*", times=None))
+
+    async with client_of(server) as kling, asyncio.timeout(60):
+        outcomes, error = await collect(kling, jobs(20), stall_after=2.0 * PACE)
+
+    assert isinstance(error, errors.TransportError)
+    assert not error.sent
+    assert "creates in doubt" in str(error)
+    assert "HTTP 502" in str(error)
+    assert len(outcomes) <= 3
+    assert {type(outcome.error) for outcome in outcomes if isinstance(outcome, Failed)} <= {
+        errors.SubmissionUnknown
+    }
+    assert_within(server.books, posts=3)
+
+
+async def test_an_address_that_is_somebody_elses_ends_the_batch(server: FaultServer) -> None:
+    """Where everything is a page of 404, look-ups too, no more is sent than what was under way, and the address is named."""
+    server.break_with(go.html(404, "*", times=None))
+
+    async with client_of(server) as kling, asyncio.timeout(60):
+        outcomes, error = await collect(kling, jobs(20))
+
+    assert isinstance(error, errors.ConfigError)
+    assert "base URL" in str(error)
+    assert len(outcomes) <= 3
+    assert_within(server.books, posts=3)
 
 
 async def test_n02_an_outage_ends_the_batch_and_fails_no_job(server: FaultServer) -> None:
