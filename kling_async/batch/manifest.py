@@ -200,14 +200,14 @@ class Manifest(Iterator[Row | BadRow]):
 
 def _glance(raw: Raw) -> str:
     """Return the key that a row seems to have, without looking closely; empty if it has none of its own."""
-    raw = _loosely(raw)
-    if not isinstance(raw, dict):
+    fields = _loosely(raw)
+    if not isinstance(fields, dict):
         return ""
-    key = raw.get("key")
-    if isinstance(key, str) and "id" not in raw:
+    key = fields.get("key")
+    if isinstance(key, str) and "id" not in fields:
         return key
     try:
-        return key_of(raw)
+        return key_of(fields)
     except InvalidJob:
         return ""
 

@@ -29,7 +29,7 @@ async def test_a_wrong_address_says_that_nothing_was_sent(host: str) -> None:
 
     async with Kling(api_key="k", base_url=address, slots=1, max_retries=0, trust_env=False) as kling:
         with pytest.raises(errors.TransportError) as caught:
-            await kling.images.multi_image.create(job())
+            _ = await kling.images.multi_image.create(job())
 
     told = str(caught.value)
     assert not caught.value.sent
@@ -59,7 +59,7 @@ async def test_a_refused_key_is_named() -> None:
 
     async with Plain(lambda _: refusal) as server, client(server, api_key="key-of-the-shop") as kling:
         with pytest.raises(errors.AuthError) as caught:
-            await kling.images.multi_image.create(job())
+            _ = await kling.images.multi_image.create(job())
 
     assert "the API key from api_key (fingerprint " in str(caught.value)
     assert "shop" not in str(caught.value)
@@ -72,7 +72,7 @@ async def test_a_refused_model_is_named() -> None:
 
     async with Plain(lambda _: refusal) as server, client(server) as kling:
         with pytest.raises(errors.BadRequest, match="the job asks for model_name 'kling-v9'"):
-            await kling.images.multi_image.create(job(model_name="kling-v9"))
+            _ = await kling.images.multi_image.create(job(model_name="kling-v9"))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ async def test_only_what_may_exist_is_named_in_a_note() -> None:
     """An id in the notes of an error is one to look for, so a job that was never sent or was refused has none."""
     async with Emulator(paint="stamp") as emulator, client(emulator) as kling:
         with pytest.raises(errors.InvalidJob) as invalid:
-            await kling.images.multi_image.create(subject_images=["none.png"])
+            _ = await kling.images.multi_image.create(subject_images=["none.png"])
         with pytest.raises(errors.ContentRefusal) as refused:
-            await kling.images.multi_image.create(job(prompt="[[refuse]]"))
-        await kling.images.multi_image.create(job(external_task_id="mine"))
+            _ = await kling.images.multi_image.create(job(prompt="[[refuse]]"))
+        _ = await kling.images.multi_image.create(job(external_task_id="mine"))
         with pytest.raises(errors.DuplicateExternalId) as doubled:
-            await kling.images.multi_image.create(job(external_task_id="mine"))
+            _ = await kling.images.multi_image.create(job(external_task_id="mine"))
 
     assert not hasattr(invalid.value, "__notes__")
     assert not hasattr(refused.value, "__notes__")
