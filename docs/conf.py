@@ -76,8 +76,8 @@ MADE_HERE = frozenset(
         "TaskHandle",
     }
 )
-# Arguments that only tests give: clocks, and what lets a picture fetch itself.
-FOR_TESTS = frozenset({"_clock", "_now", "_keeper"})
+# Arguments that nobody else gives: clocks for tests, what lets a picture fetch itself, and a journal that is asked later.
+FOR_TESTS = frozenset({"_clock", "_now", "_keeper", "_past"})
 # Where the standard library has what annotations call by a short name.
 SHORT = {
     "datetime": "datetime.datetime",

@@ -15,6 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from kling_async import Kling, KlingError
+from kling_async.errors import InvalidJob
 
 PICTURES = Path(__file__).parent / "pictures"
 CLIENT = web.AppKey("CLIENT", Kling)
@@ -35,6 +36,8 @@ async def picture(request: web.Request) -> web.Response:
             wait_timeout=120,
         )
         return web.Response(body=await task.images[0].read(), content_type="image/png")
+    except InvalidJob as error:  # the visitor's own mistake; nothing was sent
+        return web.json_response({"field": error.field, "remedy": error.remedy}, status=422)
     except KlingError as error:
         return web.json_response({"error": str(error)}, status=502)
 

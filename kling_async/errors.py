@@ -293,10 +293,14 @@ class SubmissionUnknown(KlingError):
 
 @error
 class TaskFailed(KlingError):
-    """The task ended as `failed`; *reason* is the service's `task_status_msg`."""
+    """The task ended as `failed`; *reason* is the service's `task_status_msg`, *remedy* what to do."""
 
     task: Task
     reason: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
 @error

@@ -27,7 +27,7 @@ from kling_async.batch.raws import Raw, fields_of, raw_rows, shown
 from kling_async.batch.tables import Spoiled
 from kling_async.errors import ConfigError, InvalidJob
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.rows import job_from_row
+from kling_async.protocol.rows import job_from_row, unknown_fields
 
 __all__ = [
     "BadRow",
@@ -70,12 +70,15 @@ class BadRow:
     """
     A row that cannot be a job, and why.
 
-    *key* is the row's own if it has a good one that no other row has, else `line-<number>`.
+    *key* is the row's own if it has a good one that no other row has, else `line-<number>`. *unknown* are the fields
+    that no job has, and *rest* is the job, or what else is wrong with it, without those; None if there are none.
     """
 
     number: int
     key: str
     error: InvalidJob
+    unknown: tuple[InvalidJob, ...] = ()
+    rest: MultiImage | InvalidJob | None = None
 
 
 @frozen(kw_only=True)
@@ -178,6 +181,8 @@ class Manifest(Iterator[Row | BadRow]):
         try:
             named = raw.fields if isinstance(raw, Spoiled) else fields
             if isinstance(named, InvalidJob):
+                own = _given(raw)
+                key = own if own and not self._seen.add(own, number) else key
                 raise named
             own = key_of(named)
             first = self._seen.add(own, number)
@@ -188,26 +193,57 @@ class Manifest(Iterator[Row | BadRow]):
                 raise fields
             job = job_from_row(_without_key(fields), self.base)
         except InvalidJob as error:
-            return BadRow(number=number, key=key, error=at_line(number, error))
+            return self._bad(number, key, error, fields)
         return Row(number=number, key=key, job=evolve(job, key=key), digest=digest_of(raw))
+
+    def _bad(
+        self, number: int, key: str, error: InvalidJob, fields: dict[str, object] | InvalidJob
+    ) -> BadRow:
+        found = at_line(number, error)
+        unknown = {} if isinstance(fields, InvalidJob) else unknown_fields(_without_key(fields))
+        if isinstance(fields, InvalidJob) or not unknown or error.field == "key":
+            return BadRow(number=number, key=key, error=found)
+        known = {name: value for name, value in _without_key(fields).items() if name not in unknown}
+        try:
+            rest: MultiImage | InvalidJob = job_from_row(known, self.base)
+        except InvalidJob as other:
+            rest = at_line(number, other)
+        wrong = tuple(at_line(number, each) for each in unknown.values())
+        return BadRow(number=number, key=key, error=found, unknown=wrong, rest=rest)
 
 
 def _glance(raw: Raw) -> str:
     """Return the key that a row seems to have, without looking closely; empty if it has none of its own."""
-    if isinstance(raw, bytes):
-        try:
-            raw = _JSON.decode(raw.decode())
-        except (ValueError, RecursionError):
-            return ""
-    if not isinstance(raw, dict):
+    fields = _loosely(raw)
+    if not isinstance(fields, dict):
         return ""
-    key = raw.get("key")
-    if isinstance(key, str) and "id" not in raw:
+    key = fields.get("key")
+    if isinstance(key, str) and "id" not in fields:
         return key
     try:
-        return key_of(raw)
+        return key_of(fields)
     except InvalidJob:
         return ""
+
+
+def _given(raw: Raw) -> str:
+    """Return the key that is given in a row that cannot be read closely; empty if there is none that can be used."""
+    fields = _loosely(raw)
+    if not isinstance(fields, dict) or not {"key", "id"} & fields.keys():
+        return ""
+    try:
+        return key_of({name: fields[name] for name in ("key", "id") if name in fields})
+    except InvalidJob:
+        return ""
+
+
+def _loosely(raw: Raw) -> object:
+    if not isinstance(raw, bytes):
+        return raw
+    try:
+        return _JSON.decode(raw.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 def digest_of(raw: Raw) -> int:

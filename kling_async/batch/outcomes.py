@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
+from kling_async.batch.past import Past
 from kling_async.errors import BatchStopped, KlingError
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Fitted
@@ -80,12 +81,30 @@ class Skipped:
     """
     Nothing was done for the row; *reason* says why.
 
-    *earlier* is how it ended in an earlier run: `succeeded` or `failed`, empty if it did not.
+    *earlier* is how it ended in an earlier run: `succeeded` or `failed`, empty if it did not. What that run made of it is
+    read from the journal when it is asked for, so that a million rows cost nothing: *files*, *units* and *task_id*, which
+    raise `JournalError` if the journal is gone by then.
     """
 
     key: str
     reason: str
     earlier: str = ""
+    _past: Past | None = field(default=None, eq=False, repr=False)
+
+    @property
+    def files(self) -> tuple[Path | str, ...]:
+        """The pictures that the earlier run saved, in their order, as in `Succeeded`."""
+        return self._past.files(self.key) if self._past is not None else ()
+
+    @property
+    def units(self) -> Decimal | None:
+        """What the service said that the earlier run's task cost; None where nothing is known."""
+        return self._past.units(self.key) if self._past is not None else None
+
+    @property
+    def task_id(self) -> str:
+        """The task of the earlier run, or its tasks with commas between; empty if it made none."""
+        return self._past.task_id(self.key) if self._past is not None else ""
 
     def unwrap(self) -> Task:
         """Raise `BatchStopped`: there is no task to return."""

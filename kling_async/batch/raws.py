@@ -19,6 +19,8 @@ __all__ = ["Raw", "fields_of", "raw_rows", "shown"]
 
 MAX_LINE_BYTES = 128 * 1024 * 1024  # six pictures of 10 MB as base64 are 80 MB
 MAX_JSON_BYTES = 16 * 1024 * 1024
+# How JPEG, PNG, GIF and WebP begin, which no text does.
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF87a", b"GIF89a", b"RIFF")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 # A row as a file has it: a line of JSON, or fields where the file's kind gives them, or why there are none.
@@ -49,6 +51,10 @@ def _open(path: Path) -> IO[bytes]:
         raise ConfigError(
             f"manifest: expected JSONL, CSV or TSV, found {path.name}; export it as one of them"
         )
+    if str(path) == "-" and not path.exists():
+        raise ConfigError(
+            "manifest: expected a file, since it is read twice, found - (stdin); save it to a file first"
+        )
     if path.exists() and not path.is_file():
         raise ConfigError(
             f"manifest: expected a regular file, since it is read twice, found {path}; save it to a file first"
@@ -61,11 +67,17 @@ def _open(path: Path) -> IO[bytes]:
         raise ConfigError(
             f"manifest: expected a readable file, found {path}: {error.strerror}; check its permissions"
         ) from error
-    head = file.read(3)
+    head = file.read(8)
+    if head.startswith(_PICTURES):
+        file.close()
+        raise ConfigError(
+            f"manifest: expected JSONL, CSV or TSV, found a picture ({path}); name the folder of pictures instead, "
+            "or a file with a row for each job"
+        )
     if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         file.close()
         raise ConfigError(f"manifest: expected UTF-8 text, found UTF-16 in {path}; save it as UTF-8")
-    file.seek(3 if head == b"\xef\xbb\xbf" else 0)
+    file.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
     return file
 
 

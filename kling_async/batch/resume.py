@@ -22,6 +22,7 @@ from kling_async.batch.options import BatchOptions
 from kling_async.batch.origin import Origin
 from kling_async.batch.outcomes import Skipped
 from kling_async.batch.owners import Owner
+from kling_async.batch.past import Past
 from kling_async.batch.reopening import reopen
 from kling_async.batch.sinks import Folder
 from kling_async.client.creation import Order, Rules
@@ -40,7 +41,7 @@ from kling_async.protocol.lifecycle import FINISHED, LIVE, JobRecord, JobState
 from kling_async.protocol.parts import part_job, part_key
 from kling_async.protocol.pictures import Fitted
 
-__all__ = ["DONE", "Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
+__all__ = ["Attach", "Disposition", "Divide", "Refuse", "Resumption", "Skip", "Submit"]
 
 _log = logging.getLogger("kling_async")
 
@@ -55,17 +56,15 @@ class Submit:
 
 @frozen
 class Skip:
-    """There is nothing to do for the row, because of *reason*; *earlier* is how it ended before."""
+    """There is nothing to do for the row, because of *reason*; *earlier* is how it ended before, and *past* knows more."""
 
     reason: str
     earlier: str
+    past: Past
 
     def outcome(self, key: str) -> Skipped:
         """Return the outcome of the row called *key*."""
-        return Skipped(key=key, reason=self.reason, earlier=self.earlier)
-
-
-DONE = Skip("done already", "succeeded")
+        return Skipped(key=key, reason=self.reason, earlier=self.earlier, past=self.past)
 
 
 @frozen
@@ -107,9 +106,13 @@ class Resumption:
     _attached: dict[str, Attach] = field(factory=dict, init=False)
     _ledgers: dict[str, Ledger] = field(factory=dict, init=False)
     committed: int = field(default=0, init=False)
+    # For rows that were done before this run.
+    done: Skip = field(init=False)
     _owner: Owner = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        past = Past(self.journal.path, self._folder.path if self._folder else None, self.journal)
+        self.done = Skip("done already", "succeeded", past)
         self._owner = Owner(self._queries, self.journal, self._folder)
 
     async def begin(self) -> None:
@@ -265,10 +268,10 @@ class Resumption:
         if record.state is JobState.PENDING:
             return Submit()
         if record.state is JobState.DONE:
-            return DONE
+            return self.done
         if record.state in FINISHED:
             message = (record.error or {}).get("message", "no reason recorded")
-            return Skip(f"failed before ({message}); 'retry' tries it again", "failed")
+            return Skip(f"failed before ({message}); 'retry' tries it again", "failed", self.done.past)
         attach = self._attached.pop(key, None)
         if attach is not None:
             return attach

@@ -29,7 +29,7 @@ from kling_async.batch.manifest import Passed
 from kling_async.batch.options import BatchOptions
 from kling_async.batch.outbox import Outbox
 from kling_async.batch.outcomes import Failed, Outcome
-from kling_async.batch.resume import DONE, Attach, Disposition, Divide, Refuse, Resumption, Skip, Submit
+from kling_async.batch.resume import Attach, Disposition, Divide, Refuse, Resumption, Skip, Submit
 from kling_async.batch.sinks import Folder
 from kling_async.batch.splitting import Splitter
 from kling_async.batch.waiting import Run, Waiting
@@ -232,8 +232,9 @@ class Runner:
 
     def _pass_over(self, keys: Sequence[str]) -> None:
         """Deliver the outcomes of rows that were done before; a million, perhaps."""
+        assert self._resumption is not None, "only a journal knows of rows that were done before"
         for position, key in enumerate(keys, self.counts.taken):
-            self.outbox.put(position, DONE.outcome(key))
+            self.outbox.put(position, self._resumption.done.outcome(key))
         self.counts.taken += len(keys)
         self.counts.skipped += len(keys)
 

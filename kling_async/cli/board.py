@@ -367,7 +367,9 @@ def _short(error: KlingError) -> str:
     """Return what happened, by its code if there is one, and what to do."""
     if isinstance(error, TaskFailed):
         return f"the service says: {error.reason} (`retry` makes a new task)"
-    return f"{error.code}: {error.remedy or error.message}" if isinstance(error, ApiError) else str(error)
+    if not isinstance(error, ApiError):
+        return str(error)
+    return f"{error.code or f'HTTP {error.http_status}'}: {error.remedy or error.message}"
 
 
 def _outage(code: int, status: int) -> str:

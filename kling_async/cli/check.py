@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -23,6 +23,7 @@ from kling_async.cli.voice import USAGE, ManifestError, Voice, finish, speaks
 from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Fitted, Picture, PictureRules
+from kling_async.protocol.rows import UNKNOWN_FIELD
 from kling_async.protocol.sources import ImageSource
 from kling_async.transport.fitting import require_pillow
 from kling_async.transport.stock import Stock
@@ -117,6 +118,8 @@ class _Inspection:
     # Good rows by what an earlier run made of them, and bad ones that have only changed.
     work: Estimate = field(factory=Estimate)
     changed: int = 0
+    # How many rows have each field that no job has.
+    unknown: Counter[str] = field(factory=Counter)
     # Pictures whose changes were told: the style of a thousand rows is told once.
     _told: set[str] = field(factory=set, init=False)
     _stock: Stock = field(factory=Stock, init=False)
@@ -132,7 +135,8 @@ class _Inspection:
             self.rows += 1
             if isinstance(row, BadRow):
                 self.bad += 1
-                yield row.number, row.key, row.error
+                async for each in self._troubles(row):
+                    yield row.number, row.key, each
                 continue
             wrong = False
             async for each in self._look_at(row.job):
@@ -153,6 +157,25 @@ class _Inspection:
 
     def _group(self, row: Row, base: Path) -> Group:
         return self.states.of(row.key, row.digest, base, lambda: row.job)
+
+    async def _troubles(self, row: BadRow) -> AsyncIterator[InvalidJob | Fitted]:
+        """Yield all that is wrong with *row*; fields that are unknown hide nothing else."""
+        for each in row.unknown:
+            if each.field in self.unknown or len(self.unknown) < _LISTED:
+                self.unknown[each.field] += 1
+            yield each
+        if isinstance(row.rest, InvalidJob):
+            yield row.rest
+        elif row.rest is not None:
+            async for found in self._look_at(row.rest):
+                yield at_line(row.number, found) if isinstance(found, InvalidJob) else found
+        else:
+            yield row.error
+
+    def is_told(self, found: InvalidJob | Fitted) -> bool:
+        """Tell whether *found* is a field that an earlier row has as well, such as a column of a table."""
+        is_name = isinstance(found, InvalidJob) and found.rule == UNKNOWN_FIELD
+        return is_name and self.unknown[found.field] > 1
 
     async def _look_at(self, job: MultiImage) -> AsyncIterator[InvalidJob | Fitted]:
         for name, source in job.pictures():
@@ -194,18 +217,25 @@ async def _check(
     home: Path,
 ) -> int:
     require_pillow(rules)
-    problems, changes = _Listed(), _Listed()
+    problems, changes, told = _Listed(), _Listed(), 0
     with states as known:
         inspection = _Inspection(rules, known)
         async for number, key, found in inspection.findings(manifest, shared):
             if not voice.json:
-                voice.data(f"{key}  {found}")
+                told += not inspection.is_told(found)
+                if told <= _LISTED and not inspection.is_told(found):
+                    voice.data(f"{key}  {found}")
             elif isinstance(found, Fitted):
                 changes.add(told_row(number, key, found))
             else:
                 problems.add(_problem(number, key, found))
     if voice.json:
         voice.emit(_fields(manifest, inspection, problems, changes))
+    elif told > _LISTED:
+        voice.data(f"… and {told - _LISTED:,} more")
+    for name, count in inspection.unknown.items():
+        if count > 1:
+            voice.tell(f"{name}: an unknown field in {count:,} rows")
     _sum_up(inspection, home, voice)
     return USAGE if inspection.bad else 0
 
@@ -268,14 +298,14 @@ def _price(images: int, ending: str) -> dict[str, Any]:
 def _sum_up(found: _Inspection, home: Path, voice: Voice) -> None:
     since = f", {found.changed:,} of them changed since they were sent" if found.changed else ""
     verdict = f"{found.bad:,} bad{since}" if found.bad else "all good"
-    voice.say(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
+    voice.tell(f"{plural(found.rows, 'row')}, {verdict}", colour="red" if found.bad else "green", bold=True)
     if found.fitted:
-        voice.say(f"{plural(found.fitted, 'picture')} to be changed to fit the rules, as listed")
+        voice.tell(f"{plural(found.fitted, 'picture')} to be changed to fit the rules, as listed")
     if found.urls:
-        voice.say(f"{plural(found.urls, 'picture')} given as URL not looked at: the service fetches those")
+        voice.tell(f"{plural(found.urls, 'picture')} given as URL not looked at: the service fetches those")
     left, whole = found.work, Estimate(images=found.images)
     if left.rows == left.todo and not left.anew:
-        voice.say(f"cost of the good rows: {whole.cost()}")
+        voice.tell(f"cost of the good rows: {whole.cost()}")
         return
-    voice.say(f"of the good rows: {left.work(retry(home))}")
-    voice.say(f"cost of what is to do: {left.cost()}; of all good rows: {whole.cost()}")
+    voice.tell(f"of the good rows: {left.work(retry(home))}")
+    voice.tell(f"cost of what is to do: {left.cost()}; of all good rows: {whole.cost()}")

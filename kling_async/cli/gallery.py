@@ -14,7 +14,7 @@ from kling_async.cli.earlier import Command, is_emulated, journal_of
 from kling_async.cli.money import plural
 from kling_async.cli.voice import Voice, speaks
 from kling_async.errors import ConfigError, MissingExtra
-from kling_async.report.gallery import MOST, Sources, Written, write_gallery
+from kling_async.report.gallery import GALLERY, MOST, Sources, Written, write_gallery
 
 __all__ = ["gallery_command", "open_page", "sources_of", "write_at_the_end"]
 
@@ -137,5 +137,6 @@ def write_at_the_end(home: Path, ended: int, voice: Voice) -> Written | None:
         _log.debug("no gallery was written", exc_info=True)
         voice.warn(f"no gallery was written: {error}; results are whole, try: {again}")
     else:
-        return written
+        # As the person wrote the folder, like everything else that is told of it.
+        return evolve(written, page=home / GALLERY)
     return None

@@ -15,8 +15,10 @@ from kling_async.cli.report import show_task, show_tasks, task_fields
 from kling_async.cli.voice import Voice, exit_code, finish, speaks
 from kling_async.errors import InvalidJob, KlingError
 from kling_async.protocol.jobs import ASPECT_RATIOS, DEFAULT_MODEL, MOST_IMAGES, MultiImage
+from kling_async.protocol.naming import TEMPLATE, file_stem
 from kling_async.protocol.pictures import PictureRules
 from kling_async.protocol.rows import job_from_row
+from kling_async.protocol.tasks import ResultImage
 
 __all__ = ["create_command", "get_command", "list_command", "wait_command"]
 
@@ -56,12 +58,15 @@ def _takes_a_job(command: Any) -> Any:
     epilog="""\b
 Examples:
   kling-async create -s dress.png --scene meadow.jpg -p "A red dress on the grassland" --dry-run
-  kling-async create -s robot.png -n 2 -o out
+  kling-async create -s robot.png -n 2 -o out --name robot
 """,
 )
 @_takes_a_job
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Wait for the end and save the pictures here."
+)
+@click.option(
+    "--name", help="With -o: what the pictures are called, before _0, _1, …  [default: the external id]"
 )
 @click.option("--wait", is_flag=True, help="Wait for the end.")
 @click.option(
@@ -79,7 +84,7 @@ def create_command(
     *, connection: Connection, voice: Voice, dry_run: bool, extra: str | None, **options: Any
 ) -> None:
     """Create one task and print its id; with --wait or -o, wait for its end and show it."""
-    waits = {name: options.pop(name) for name in ("out", "wait", "timeout")}
+    waits = {name: options.pop(name) for name in ("out", "name", "wait", "timeout")}
     rules = PictureRules(fit=options.pop("fit"), verify=options.pop("verify"))
     row = {name: value for name, value in options.items() if value is not None} | _extra(extra)
     job = job_from_row(row | {"subject_images": list(row["subject_images"])}, None)
@@ -105,7 +110,12 @@ def _extra(text: str | None) -> dict[str, Any]:
 async def _create(
     job: MultiImage, connection: Connection, voice: Voice, rules: PictureRules, waits: dict[str, Any]
 ) -> int:
+    name = waits["name"]
+    if name is not None and (waits["out"] is None or not name.strip()):
+        raise click.UsageError("--name: expected a name that is not empty, and -o FOLDER; found one of them")
     out = writable_folder(waits["out"]) if waits["out"] else None
+    if out is not None and name is not None:
+        _refuse_taken(out, name, job.n)
     async with connection.open() as kling:
         images = kling.with_options(fit=rules.fit, verify=rules.verify).images
         handle = await images.multi_image.create(job)
@@ -119,9 +129,22 @@ async def _create(
                 voice.data(handle.task_id)
             return 0
         task = await handle.wait(waits["timeout"])
-        files = [await image.save(out) for image in task.images] if out else []
+        files = [await image.save(out, name=_called(name, image)) for image in task.images] if out else []
         show_task(task, voice, files)
     return 0
+
+
+def _called(name: str | None, image: ResultImage) -> str | None:
+    # The ending is that of the content, whatever stands here.
+    return None if name is None else f"{name}_{image.index}.png"
+
+
+def _refuse_taken(out: Path, name: str, count: int) -> None:
+    """Raise UsageError, before anything is paid for, if a picture in *out* is called as one that is to come."""
+    stems = {file_stem(TEMPLATE, name, index) for index in range(count)}
+    taken = next((each.name for each in out.iterdir() if each.stem in stems), None)
+    if taken is not None:
+        raise click.UsageError(f"--name: expected one that is free in {out}, found {taken}; choose another")
 
 
 @click.command(

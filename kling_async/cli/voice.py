@@ -141,6 +141,14 @@ class Voice:
         if not self.quiet:
             self._write(text, colour, bold=bold)
 
+    def tell(self, text: str, *, colour: str | None = None, bold: bool = False) -> None:
+        """Tell the person a result: data, on stdout, but talk where the data is JSON."""
+        if self.json:
+            self.say(text, colour=colour, bold=bold)
+        elif not self.quiet:
+            styled = colours_on_stdout() and (colour or bold)
+            click.echo(click.style(text, fg=colour, bold=bold) if styled else text)
+
     def warn(self, text: str) -> None:
         """Tell something that matters even to a quiet caller."""
         self._write(text, "yellow", bold=False)

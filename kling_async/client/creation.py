@@ -25,6 +25,7 @@ from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Party, Pass, Turnstile, TurnstileClosed
 from kling_async.errors import JournalError, KlingError, NoFreeSlot, RateLimited, SubmissionUnknown
 from kling_async.protocol.bodies import Body
+from kling_async.protocol.codes import name_model
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Doubt, Look, Patience, Step, Submission, Wait, submit
 from kling_async.protocol.pictures import Fitted, PictureRules
@@ -216,6 +217,7 @@ class Creation:
             self._emit_left(error)
             return error
         except KlingError as error:
+            name_model(error, order.model)
             self._step_back(error)
             self._emit_left(error)
             return error

@@ -19,8 +19,8 @@ from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
 from kling_async.client.logs import about
 from kling_async.client.turnstile import Turnstile
-from kling_async.errors import ApiError, KlingError, MalformedReply
-from kling_async.protocol.auth import Sealed, Signer
+from kling_async.errors import ApiError, AuthError, KlingError, MalformedReply
+from kling_async.protocol.auth import Sealed, Signer, name_credentials
 from kling_async.protocol.codec import Reply, glimpse
 from kling_async.protocol.endpoints import Timeouts
 from kling_async.protocol.flows import Doubt, Flow, Patience, Renew, Send, Step, Wait, ask, exchange
@@ -95,6 +95,9 @@ class Link:
         except StopIteration as end:
             result: T = end.value
             return result
+        except AuthError as error:
+            name_credentials(error, self.signer.credentials)
+            raise
         finally:
             flow.close()
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, overload
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, TypeAlias, Unpack, overload
 
 from attrs import define, evolve, field
 
 from kling_async import protocol
 from kling_async.client.creation import Order
 from kling_async.client.emitter import Emitter
+from kling_async.client.fields import ImageInput, MultiImageFields, job_of
 from kling_async.client.handles import DEFAULT_WAIT, TaskHandle
 from kling_async.client.queries import Queries
 from kling_async.errors import KlingError
@@ -20,8 +20,8 @@ from kling_async.protocol.bodies import Body
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.pictures import Fitted, Picture
 from kling_async.protocol.requests import LARGEST_PAGE, LAST_PAGE, find_request
-from kling_async.protocol.sources import ImageSource
 from kling_async.protocol.tasks import Task
+from kling_async.protocol.verdict import Verdict, judge
 
 # What keeps a journal, or gives replies as they came, is loaded by the clients that do so.
 if TYPE_CHECKING:
@@ -32,29 +32,11 @@ __all__ = ["ImageInput", "MultiImageFields", "MultiImageResource", "prepare"]
 
 _log = logging.getLogger("kling_async")
 
+# Ends of a create after which there may be a task under its external id.
+_MAY_EXIST = frozenset({Verdict.AMBIGUOUS, Verdict.DUPLICATE})
+
 _Tasks: TypeAlias = list[Task]
 _Handles: TypeAlias = list[TaskHandle]
-
-# What may be given for a picture; a PIL image is any object with *save*, *size* and *mode*, a file any with *read*.
-ImageInput: TypeAlias = str | os.PathLike[str] | bytes | ImageSource | Any
-
-
-class MultiImageFields(TypedDict, total=False):
-    """The fields of `MultiImage` as keyword arguments; *subject_images* must be among them."""
-
-    subject_images: Iterable[ImageInput]
-    scene_image: ImageInput | None
-    style_image: ImageInput | None
-    prompt: str | None
-    negative_prompt: str | None
-    model_name: str
-    n: int
-    aspect_ratio: str | None
-    watermark: bool | None
-    callback_url: str | None
-    external_task_id: str | None
-    key: str | None
-    extra: Mapping[str, Any]
 
 
 async def prepare(
@@ -145,7 +127,7 @@ class MultiImageResource:
         kinds when the service refuses, which costs nothing; `TransportError` when it could not be reached, and no task was made;
         `SubmissionUnknown` when nobody knows.
         """
-        job = MultiImage(**fields) if job is None else job
+        job = job_of("create", job, fields)
         external_task_id = job.external_task_id or f"ka-{secrets.token_hex(12)}"
         queries = self._queries
         queries.engine.enter()
@@ -155,7 +137,8 @@ class MultiImageResource:
                 order = await prepare(queries, job, external_task_id, ledger=ledger)
                 link, row = await queries.engine.submit(order, evolve(queries.rules, priority=priority))
         except BaseException as error:
-            error.add_note(f"external_task_id: {external_task_id}")
+            if not isinstance(error, KlingError) or judge(error) in _MAY_EXIST:
+                error.add_note(f"external_task_id: {external_task_id}")
             raise
         if ledger is not None:
             from kling_async.client.pages import close_page_with
@@ -192,7 +175,7 @@ class MultiImageResource:
 
         This is `create()` and `TaskHandle.wait()` in one, and raises what they raise.
         """
-        job = MultiImage(**fields) if job is None else job
+        job = job_of("run", job, fields)
         handle = await self.create(job, priority=priority)
         return await handle.wait(wait_timeout)
 

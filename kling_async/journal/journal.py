@@ -128,6 +128,11 @@ class Journal:
         if self.failure is None and not self._closed:
             self._queue.put(_Write(record, None))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked."""
+        return not self._closed
+
     def find(self, key: str) -> JobRecord | None:
         """Return what the file says of *key*, at once; for rows of an earlier run, which nothing under way changes."""
         return self._reader.get(key)

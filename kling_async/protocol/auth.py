@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from attrs import define, field, frozen
 
-from kling_async.errors import ConfigError
+from kling_async.errors import AuthError, ConfigError
 
 __all__ = [
     "ApiKey",
@@ -25,6 +25,7 @@ __all__ = [
     "credentials_from",
     "credentials_from_env",
     "fingerprint",
+    "name_credentials",
 ]
 
 # The vendor's sample: valid for 30 minutes from five seconds ago. No longest life is documented.
@@ -58,6 +59,8 @@ class ApiKey:
     """A plain API key (since 2026-06); a finished JWT given as key passes as well, until it expires."""
 
     key: str = field(repr=False)
+    # Where it was found: the name of an argument, or of a variable of the environment.
+    origin: str = field(default="", eq=False, repr=False)
 
     def __str__(self) -> str:
         return "ApiKey(***)"
@@ -71,6 +74,7 @@ class KeyPair:
 
     access_key: str = field(repr=_hint)
     secret_key: str = field(repr=lambda _: "***")
+    origin: str = field(default="", eq=False, repr=False)
 
     def __str__(self) -> str:
         return repr(self)
@@ -83,6 +87,15 @@ def fingerprint(credentials: Credentials) -> str:
     """Return a name for whoever uses *credentials*, the same in every process, from which they cannot be learned."""
     public = credentials.key if isinstance(credentials, ApiKey) else credentials.access_key
     return hashlib.sha256(f"kling-async account\n{public}".encode()).hexdigest()[:16]
+
+
+def name_credentials(error: AuthError, credentials: Credentials) -> None:
+    """Say in the remedy of *error* which *credentials* were not accepted, so that nobody looks at others; never a secret."""
+    kind = "the API key" if isinstance(credentials, ApiKey) else "the access key and its secret key"
+    origin = f" from {credentials.origin}" if credentials.origin else ""
+    told = f"{kind}{origin} (fingerprint {fingerprint(credentials)[:8]}) was used"
+    if told not in error.remedy:
+        error.remedy = f"{error.remedy}; {told}".removeprefix("; ")
 
 
 def credentials_from(
@@ -99,13 +112,13 @@ def credentials_from(
             "expected an api_key or a pair of access_key and secret_key, found both; give one of them"
         )
     if api_key is not None:
-        return ApiKey(_clean("api_key", api_key))
+        return ApiKey(_clean("api_key", api_key), "api_key")
     if access_key is None and secret_key is None:
         return None
     if access_key is None or secret_key is None:
         missing, given = ("access_key", "secret_key") if access_key is None else ("secret_key", "access_key")
         raise ConfigError(f"expected access_key and secret_key, found only {given}; give {missing} too")
-    return KeyPair(_clean("access_key", access_key), _clean("secret_key", secret_key))
+    return KeyPair(_clean("access_key", access_key), _clean("secret_key", secret_key), "access_key")
 
 
 def credentials_from_env(env: Mapping[str, str]) -> Credentials:
@@ -116,11 +129,11 @@ def credentials_from_env(env: Mapping[str, str]) -> Credentials:
     """
     for prefix in _PREFIXES:
         if key := env.get(f"{prefix}_API_KEY"):
-            return ApiKey(_clean(f"{prefix}_API_KEY", key))
+            return ApiKey(_clean(f"{prefix}_API_KEY", key), f"{prefix}_API_KEY")
         names = (f"{prefix}_ACCESS_KEY", f"{prefix}_SECRET_KEY")
         access, secret = (env.get(name) for name in names)
         if access and secret:
-            return KeyPair(_clean(names[0], access), _clean(names[1], secret))
+            return KeyPair(_clean(names[0], access), _clean(names[1], secret), names[0])
         if access or secret:
             given, missing = names if access else names[::-1]
             raise ConfigError(f"expected {names[0]} and {names[1]}, found only {given}; set {missing} too")
@@ -132,7 +145,12 @@ def credentials_from_env(env: Mapping[str, str]) -> Credentials:
 
 def _clean(name: str, value: str) -> str:
     text = value.strip()
-    if not text or not text.isascii() or any(ch.isspace() or not ch.isprintable() for ch in text):
+    if not text:
+        raise ConfigError(
+            f"{name}: expected a key, found an empty one; leave it out to take the environment's, or make one at "
+            f"{WHERE_KEYS_ARE_MADE}"
+        )
+    if not text.isascii() or any(ch.isspace() or not ch.isprintable() for ch in text):
         raise ConfigError(
             f"{name}: expected a key without blanks inside, found something else; copy it again"
         )

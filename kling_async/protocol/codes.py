@@ -15,7 +15,7 @@ from attrs import frozen
 
 from kling_async import errors
 
-__all__ = ["CODES", "Code", "api_error", "is_duplicate", "is_known", "is_not_found"]
+__all__ = ["CODES", "Code", "api_error", "is_duplicate", "is_known", "is_not_found", "name_model"]
 
 
 @frozen
@@ -154,9 +154,16 @@ _BY_STATUS: Mapping[int, type[errors.ApiError]] = MappingProxyType(
 
 # Seen live (2026-09): code 1201 "Task not found by id/external id: X" and "External_task_id X already exists".
 _NOT_FOUND = re.compile(r"task not found", re.IGNORECASE)
+_MODEL = re.compile(r"\bmodel", re.IGNORECASE)
 _DUPLICATE = re.compile(r"external_?\s?task_?\s?id\b.*\balready exist", re.IGNORECASE | re.DOTALL)
 
 _WITHOUT_CODE = "it came without a code, as from a gateway: check the base URL and any proxy"
+_WITHOUT_CODE_NOW = (
+    "it came without a code, as from a gateway, and usually passes: try again later; if it stays, check the base URL "
+    "and any proxy"
+)
+# What a gateway says of a service that is away or overwhelmed for the moment.
+_PASSING = frozenset({408, 425, 429})
 
 # A message of megabytes must not travel through errors and logs.
 _LONGEST_MESSAGE = 1_000
@@ -188,9 +195,18 @@ def api_error(
         kind = errors.DuplicateExternalId
     elif code != 1203 and is_not_found(code, message):
         kind = errors.TaskNotFound
-    text = message or (row.meaning if row else f"the service answered HTTP {http_status}")
-    remedy = row.remedy if row else "" if code else _WITHOUT_CODE
+    passes = http_status >= 500 or http_status in _PASSING
+    text = message or (row.meaning if row else "the request failed" if passes else "the request was refused")
+    remedy = row.remedy if row else "" if code else _WITHOUT_CODE_NOW if passes else _WITHOUT_CODE
     return kind(text, code, http_status, request_id, remedy, retry_after)
+
+
+def name_model(error: errors.KlingError, model: str) -> None:
+    """Say in the remedy of *error* which *model* a refused create asked for, where it speaks of models and names none."""
+    if not isinstance(error, errors.BadRequest | errors.NoSuchResource):
+        return
+    if _MODEL.search(error.message) and model not in error.message:
+        error.remedy = f"the job asks for model_name {model!r}: give it another"
 
 
 def _by_status(http_status: int) -> type[errors.ApiError]:

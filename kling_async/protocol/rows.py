@@ -18,7 +18,10 @@ from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MultiImage
 from kling_async.protocol.sources import ImageSource
 
-__all__ = ["job_from_row"]
+__all__ = ["UNKNOWN_FIELD", "job_from_row", "unknown_fields"]
+
+# The rule that a name breaks which no job has.
+UNKNOWN_FIELD = "a known field"
 
 # Names of the seed that are not those of MultiImage, and short ones that users bring (`id` for `key`).
 _WIRE_NAMES = {"subject_image_list": "subject_images", "watermark_info": "watermark", "id": "key"}
@@ -42,9 +45,7 @@ def job_from_row(row: object, base: Path | None = None) -> MultiImage:
     for name, value in row.items():
         short = _WIRE_NAMES.get(name, name)
         if short not in _NAMES:
-            near = get_close_matches(str(name)[:80], [*_NAMES, *_WIRE_NAMES], n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else "remove it, or put it into extra"
-            raise InvalidJob.because(_shown(str(name)[:80]), "a known field", "an unknown one", remedy)
+            raise _unknown(str(name))
         if value is None or (value == "" and short in _EMPTY_IS_ABSENT):
             continue
         if short in fields:
@@ -54,6 +55,17 @@ def job_from_row(row: object, base: Path | None = None) -> MultiImage:
     if "subject_images" not in fields:
         raise InvalidJob.because("subject_images", "1 to 4 pictures", "none", "name at least one picture")
     return MultiImage(**fields)
+
+
+def unknown_fields(row: Mapping[str, object]) -> dict[str, InvalidJob]:
+    """Return the names in *row* that no job has, each with its error."""
+    return {name: _unknown(str(name)) for name in row if _WIRE_NAMES.get(name, name) not in _NAMES}
+
+
+def _unknown(name: str) -> InvalidJob:
+    near = get_close_matches(name[:80], [*_NAMES, *_WIRE_NAMES], n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else "remove it, or put it into extra"
+    return InvalidJob.because(_shown(name[:80]), UNKNOWN_FIELD, "an unknown one", remedy)
 
 
 def _shown(name: str) -> str:

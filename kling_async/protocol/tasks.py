@@ -8,13 +8,22 @@ from decimal import Decimal
 from enum import Enum
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from attrs import field, frozen
 
 from kling_async.errors import ConfigError, EmptyResult, TaskFailed
 
-__all__ = ["RESULTS_KEPT", "ImageKeeper", "ResultImage", "Task", "TaskStatus"]
+__all__ = ["FAILURES", "RESULTS_KEPT", "ImageKeeper", "ResultImage", "Task", "TaskStatus"]
+
+# What to do about a task that failed, by what its reason says; that is free text, of which one is seen often.
+FAILURES: Mapping[str, str] = MappingProxyType(
+    {
+        "risk control": "the service's content check refused it: change the prompt or the pictures, then make a new task",
+        "": "make a new task (`retry` in a batch), with another prompt or other pictures if the reason names them",
+    }
+)
 
 # How long the service keeps results (seed).
 RESULTS_KEPT = timedelta(days=30)
@@ -179,10 +188,14 @@ class Task:
         """
         if self.status == TaskStatus.FAILED:
             reason = self.status_message or "no reason given"
-            raise TaskFailed(f"task {self.task_id} failed: {reason}", self, reason)
+            raise TaskFailed(f"task {self.task_id} failed: {reason}", self, reason, _remedy(reason))
         if self.status == TaskStatus.SUCCEED and not self.images:
             raise EmptyResult(
                 f"task {self.task_id} succeeded but shows no picture; ask again later with retrieve()",
                 self.task_id,
             )
         return self
+
+
+def _remedy(reason: str) -> str:
+    return next(remedy for words, remedy in FAILURES.items() if words in reason.lower())

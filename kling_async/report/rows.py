@@ -15,6 +15,7 @@ from typing import Any
 from kling_async.protocol.codes import CODES
 from kling_async.protocol.lifecycle import FINISHED, LIVE, JobRecord, JobState
 from kling_async.protocol.parts import is_part
+from kling_async.protocol.tasks import FAILURES
 from kling_async.report.asked import Asked
 
 __all__ = ["Line", "rows_of", "totals_of"]
@@ -27,7 +28,6 @@ _DOLLARS_PER_UNIT = 0.0035
 _NOTHING: tuple[Any, ...] = (None, "", [])
 # What to do about an end without a code; other messages say it themselves.
 _REMEDIES: Mapping[str, str] = {
-    "TaskFailed": "change the prompt or the pictures if the reason names them; retry makes a new task",
     "EmptyResult": "retry makes a new task",
     "TaskNotFound": "the service no longer has the task; retry makes a new one, at its full price",
 }
@@ -130,10 +130,8 @@ def _error(error: Any) -> dict[str, Any] | None:
     message = str(error.get("message") or "")
     if request_id:
         message = message.removesuffix(f"; request id {request_id}")
-    remedy = known.remedy if known else _REMEDIES.get(kind, "")
-    if remedy:
-        message = message.removesuffix(f"; {remedy}")
-    message = message.removesuffix(f" (code {code})")
+    message, remedy = _apart(message, f" (code {code})", kind)
+    remedy = remedy or (known.remedy if known else _REMEDIES.get(kind, ""))
     found = {
         "type": kind,
         "code": code,
@@ -143,6 +141,15 @@ def _error(error: Any) -> dict[str, Any] | None:
         "request_id": request_id,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _apart(message: str, label: str, kind: str) -> tuple[str, str]:
+    """Take what to do off a *message*: it stands behind the *label* of the code, or is one that tasks fail with."""
+    if kind == "TaskFailed":
+        remedy = next((each for each in FAILURES.values() if message.endswith(f"; {each}")), FAILURES[""])
+        return message.removesuffix(f"; {remedy}"), remedy
+    told, found, remedy = message.partition(f"{label}; ")
+    return told if found else message.removesuffix(label), remedy
 
 
 def _fitted(each: Any) -> str:

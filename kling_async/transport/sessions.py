@@ -8,6 +8,7 @@ their Content-Type says. What aiohttp raises ends here, as errors that know whet
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import ssl
 from functools import lru_cache
@@ -237,14 +238,11 @@ def _meaning(error: Exception, *, sent: bool, limit: float) -> KlingError:
         hint = "; put its credentials into the proxy's URL" if error.status == 407 else ""
         return ConfigError(f"the proxy refused the connection (HTTP {error.status}){hint}")
     if isinstance(error, asyncio.TimeoutError):
-        phase = (
-            "the connection was not ready in time"
-            if _connecting(error)
-            else f"no whole answer within {limit:g} s"
-        )
-        return RequestTimeout(phase, sent)
+        if _connecting(error):
+            return RequestTimeout(f"the connection was not ready in time{'' if sent else _UNSENT}", sent)
+        return RequestTimeout(f"no whole answer within {limit:g} s", sent)
     if isinstance(error, aiohttp.ClientConnectorError) and not sent:
-        return TransportError(f"cannot connect to {_host(error)} ({_reason(error)})", sent=False)
+        return TransportError(f"cannot connect to {_host(error)} ({_reason(error)}){_UNSENT}", sent=False)
     if isinstance(error, aiohttp.ClientResponseError):
         return TransportError("the answer is no HTTP that can be read", sent)
     return TransportError(f"the connection broke ({_reason(error)})", sent)
@@ -264,11 +262,14 @@ def _reason(error: Exception) -> str:
     if isinstance(inner, ssl.SSLError):
         return f"TLS: {inner.reason or 'handshake failed'}"
     if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
+        # asyncio puts addresses there, which have been named, or the texts of several errors that are the same.
+        ours = inner.strerror.startswith(("Connect call failed", "Multiple exceptions"))
+        return os.strerror(inner.errno) if ours and inner.errno else inner.strerror
     # The texts of aiohttp's own errors show its insides, over several lines.
     return next((words for kind, words in _BREAKS if isinstance(error, kind)), type(error).__name__)
 
 
+_UNSENT = "; nothing was sent: check the base URL, the network and any proxy"
 _BREAKS = (
     (aiohttp.ServerDisconnectedError, "closed before the answer"),
     (aiohttp.ClientPayloadError, "cut before the end of the answer"),

@@ -11,7 +11,8 @@ from kling_async.batch import raws as raws_module
 from kling_async.batch import tables as tables_module
 from kling_async.batch.keys import KeyTable
 from kling_async.batch.manifest import BadRow, Row, read_manifest
-from kling_async.errors import ConfigError
+from kling_async.errors import ConfigError, InvalidJob
+from kling_async.protocol.jobs import MultiImage
 
 GOOD = {"key": "good", "subject_images": ["a.png"]}
 
@@ -182,6 +183,64 @@ def in_table(tmp_path: Path, record: bytes) -> BadRow:
 def test_bad_records_of_a_table(tmp_path: Path, record: bytes, told: str) -> None:
     """Each spoils itself only."""
     assert told in str(in_table(tmp_path, record).error)
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        (b"x,a.png,1,more", "x"),
+        (b"x,a\xff.png,1", "x"),
+        (b"first,a.png", "line-3"),
+        (b'x,"a"b,1', "line-3"),
+        (b",a.png", "line-3"),
+        (b"\xff,a.png,1", "line-3"),
+    ],
+)
+def test_a_bad_record_has_its_key(tmp_path: Path, record: bytes, key: str) -> None:
+    """Where it can be told, and no other row has it; else its line is its name."""
+    assert in_table(tmp_path, record).key == key
+
+
+def test_a_bad_line_has_its_key(tmp_path: Path) -> None:
+    """What is wrong elsewhere in a line does not take its name away."""
+    assert between(tmp_path, b'{"key": "x", "n": NaN}').key == "x"
+    assert between(tmp_path, b'{"key": "first", "n": NaN}').key == "line-2"
+
+
+def test_unknown_fields_hide_nothing(tmp_path: Path) -> None:
+    """Each has its error, and what is wrong besides is told too; the first error is the one that a run shows."""
+    bad = between(tmp_path, b'{"key": "x", "promt": "y", "scen": "z", "subject_images": ["a.png"], "n": 10}')
+    lone = between(tmp_path, b'{"key": "x", "promt": "y", "subject_images": ["a.png"]}')
+
+    assert [error.field for error in bad.unknown] == ["promt", "scen"]
+    assert str(bad.error) == str(bad.unknown[0])
+    assert isinstance(bad.rest, InvalidJob)
+    assert str(bad.rest).startswith("line 2: n: expected 1 to 9, found 10")
+    assert isinstance(lone.rest, MultiImage)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("dress.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF", r"found a picture \(.*\); name the folder"),
+        ("dress.png", b"\x89PNG\r\n\x1a\n", "found a picture"),
+        ("dress.webp", b"RIFF\x24\0\0\0WEBP", "found a picture"),
+    ],
+)
+def test_a_picture_is_no_manifest(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    """It is told in one error instead of one for each of its lines."""
+    (tmp_path / name).write_bytes(content + b"\n\0\n\0\n")
+
+    with pytest.raises(ConfigError, match=told):
+        read_manifest(tmp_path / name)
+
+
+def test_stdin_is_no_manifest() -> None:
+    """A manifest is read twice."""
+    with pytest.raises(
+        ConfigError, match=r"since it is read twice, found - \(stdin\); save it to a file first"
+    ):
+        read_manifest(Path("-"))
 
 
 def test_an_over_long_line_of_a_table_is_skipped_whole(

@@ -43,8 +43,10 @@ def test_check_finds_every_bad_row_and_picture(folder: Path) -> None:
     data = call("check", path, "--json", cwd=folder).json()
 
     assert said.code == 2
-    assert [line.split()[0] for line in said.out.splitlines()] == [*names, "line-9"]
-    assert all(f"line {number}: " in line for number, line in enumerate(said.out.splitlines(), start=3))
+    *told, verdict, cost = said.out.splitlines()
+    assert [line.split()[0] for line in told] == [*names, "line-9"]
+    assert all(f"line {number}: " in line for number, line in enumerate(told, start=3))
+    assert (verdict, cost.split(":")[0]) == ("9 rows, 7 bad", "cost of the good rows")
     assert (data["rows"], data["good"], data["bad"], data["units"]) == (9, 2, 7, 96)
     assert [problem["line"] for problem in data["problems"]] == list(range(3, 10))
     assert all(problem["remedy"] for problem in data["problems"])
@@ -56,8 +58,38 @@ def test_check_of_a_good_manifest(folder: Path) -> None:
 
     said = call("check", path, cwd=folder)
 
-    assert (said.code, said.out) == (0, "")
-    assert "1 picture given as URL not looked at" in said.err
+    assert said.code == 0
+    assert "2 rows, all good" in said.out
+    assert "1 picture given as URL not looked at" in said.out
+
+
+def test_check_tells_an_unknown_column_once(folder: Path) -> None:
+    """And what else is wrong with each row; as data every row has its problem."""
+    path = folder / "m.csv"
+    path.write_text("key,subject_images,promt\na,a.png,x\nb,none.png,x\nc,a.png,x\nd,a.png,\n", "utf-8")
+
+    said = call("check", path, cwd=folder)
+    data = call("check", path, "--json", cwd=folder).json()
+
+    assert said.code == 2
+    assert said.out.count("promt: expected a known field, found an unknown one; did you mean 'prompt'?") == 1
+    assert "b  line 3: subject_images[0]: expected a readable picture file" in said.out
+    assert "promt: an unknown field in 3 rows" in said.out
+    assert "4 rows, 3 bad" in said.out
+    assert [(each["key"], each["field"]) for each in data["problems"]] == [
+        ("a", "promt"),
+        ("b", "promt"),
+        ("b", "subject_images[0]"),
+        ("c", "promt"),
+    ]
+
+
+def test_check_of_a_picture(folder: Path) -> None:
+    """Exit 2 with one line."""
+    said = call("check", "a.png", cwd=folder)
+
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "found a picture" in said.err
 
 
 def test_check_tells_what_a_run_has_left(folder: Path, service: Any) -> None:
@@ -74,8 +106,8 @@ def test_check_tells_what_a_run_has_left(folder: Path, service: Any) -> None:
 
     assert (data["done"], data["failed_before"], data["running"], data["todo"]) == (2, 1, 0, 2)
     assert (data["images_todo"], data["units_todo"], data["units"]) == (5, 80, 128)
-    assert "5 jobs, 2 done, 1 failed before (again: kling-async retry out), 2 to do" in said.err
-    assert "cost of what is to do: 5 images x 16 units = 80 units" in said.err
+    assert "5 jobs, 2 done, 1 failed before (again: kling-async retry out), 2 to do" in said.out
+    assert "cost of what is to do: 5 images x 16 units = 80 units" in said.out
     assert (whole["todo"], whole["units_todo"]) == (5, 128)
     assert service.creates == sent
     assert not (folder / "elsewhere").exists()
@@ -114,6 +146,23 @@ def test_create_can_wait_and_save(folder: Path, service: Any) -> None:
 
     assert said.code == 0
     assert (folder / said.json()["files"][0]).is_file()
+
+
+def test_create_can_name_what_it_saves(folder: Path, service: Any) -> None:
+    """Pictures are called as --name says; a name that is taken, or without a folder, is refused before anything is spent."""
+    words = ("create", "-s", "a.png", "-n", "2", "--json", "--name")
+
+    said = call(*words, "dress v1.2", "-o", "out", cwd=folder, env=service.env)
+    again = call(*words, "dress v1.2", "-o", "out", cwd=folder, env=service.env)
+    nowhere = call(*words, "dress", cwd=folder, env=service.env)
+
+    assert said.code == 0, said.err
+    assert sorted(Path(file).name for file in said.json()["files"]) == [
+        "dress v1.2_0.png",
+        "dress v1.2_1.png",
+    ]
+    assert (again.code, nowhere.code, service.creates) == (2, 2, 1)
+    assert "expected one that is free in out, found dress v1.2_" in again.err
 
 
 def test_a_dry_run_shows_the_request_without_key_or_picture(folder: Path) -> None:

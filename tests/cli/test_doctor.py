@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,8 @@ TOKEN = jwt.encode({"iss": "a", "exp": 2000}, "s" * 32, algorithm="HS256")
         (with_answer(error=InArrears("no", 1101)), [("account", "failed", 4)]),
         (with_answer(error=ServerError("no", 5000)), [("account", "failed", 5)]),
         (with_answer(error=NoSuchResource("no", 1202)), [("account", "warning", 0)]),
+        (with_answer(error=NoSuchResource("a page", 0, 404)), [("service", "failed", 3)]),
+        (with_answer(error=ServerError("a page", 0, 502)), [("account", "failed", 5)]),
         (with_answer(packs=()), [("account", "warning", 0)]),
         (
             with_answer(packs=(evolve(PACK, status="expired"),)),
@@ -153,9 +158,25 @@ def test_a_missing_extra_is_told_with_its_command() -> None:
     """It is a choice and no fault."""
     found = {each.check: each for each in examine(HEALTHY)}
 
-    assert (found["extra redis"].found, found["extra redis"].level) == ("missing: redis", "ok")
-    assert found["extra redis"].remedy == 'pip install "kling-async[redis]"'
-    assert found["extra cli"].found.startswith("click 8.1; missing: jinja2")
+    assert found["extra redis"].level == "ok"
+    assert found["extra redis"].found == 'optional, not installed: redis (pip install "kling-async[redis]")'
+    assert found["extra redis"].remedy == ""
+    assert found["extra cli"].found.startswith("click 8.1; optional, not installed: jinja2")
+
+
+def test_units_are_told_as_people_write_them() -> None:
+    """Without the decimals that the service sends, and with those that mean something."""
+    packs = [
+        evolve(PACK, total=Decimal("1000000.0"), remaining=Decimal(left)) for left in ("1000000.0", "983.5")
+    ]
+
+    found = [
+        next(each.found for each in examine(with_answer(packs=(pack,))) if each.check == "account")
+        for pack in packs
+    ]
+
+    assert "1,000,000 of 1,000,000 units left" in found[0]
+    assert "983.5 of 1,000,000 units left" in found[1]
 
 
 def test_the_packages_are_those_of_the_project() -> None:
@@ -214,6 +235,39 @@ def test_doctor_without_credentials_and_network(folder: Path) -> None:
     assert (nothing.code, no_network.code) == (3, 5)
     assert level_of(nothing, "credentials") == level_of(nothing, "service") == "failed"
     assert KEY not in no_network.out
+
+
+def test_doctor_at_an_address_that_is_not_klings(folder: Path) -> None:
+    """A web server that knows no such page is no service that answers, and there is nothing to say of an account."""
+    with no_kling() as address:
+        said = doctor(folder, {"KLING_BASE_URL": address, "KLING_API_KEY": KEY})
+
+    assert said.code == 3
+    assert level_of(said, "service") == "failed"
+    assert "expected Kling's API, found something else" in said.out
+    assert "correct KLING_BASE_URL" in said.out
+    assert not any(line[9:].startswith("account") for line in said.out.splitlines())
+
+
+@contextmanager
+def no_kling() -> Iterator[str]:
+    """Serve a page that says 404, and give its address."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the name that http.server calls
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_doctor_without_credentials_still_reaches_the_service(folder: Path, service: Any) -> None:

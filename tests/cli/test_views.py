@@ -20,6 +20,7 @@ from kling_async.cli.money import dollars, duration, plural
 from kling_async.cli.views import JsonView, NoView, PlainView, choose_view, plain_line
 from kling_async.cli.voice import Voice
 from kling_async.errors import BudgetSpent, ContentRefusal, InArrears, TransportError
+from kling_async.protocol.codes import api_error
 from kling_async.protocol.events import (
     Dropped,
     Finished,
@@ -279,6 +280,18 @@ def test_the_board_follows_a_job_from_waiting_to_its_end() -> None:
     assert [text[:4] for _, text in notes] == ["1303", "no w", "repl"]
     shot = board.snapshot(Statistics(seconds=1.0))
     assert (shot.recovered, shot.images, shot.polls) == (1, 1, 1)
+
+
+def test_trouble_without_a_code_is_told_by_its_status() -> None:
+    """A gateway's 502 is no "0", and passes; a code is told by itself."""
+    notes: list[str] = []
+    board = Board(Hands(), 2, 4, lambda _, text: notes.append(text))
+
+    for error in (api_error(0, 502), api_error(5001, 503)):
+        board.see(Retried(key="a", error=error, attempt=1, pause=0.5, **WHO))
+
+    assert notes[0].startswith("HTTP 502: it came without a code, as from a gateway, and usually passes: ")
+    assert notes[1].startswith("5001: try again later")
 
 
 def a_run(

@@ -259,9 +259,8 @@ async def test_an_account_that_stopped_keeps_nobodys_frames() -> None:
             caught.append(one.value)
 
     assert creates(emulator) == 1
-    assert [error.__notes__ for error in caught] == [
-        [f"external_task_id: order-{number}"] for number in range(20)
-    ]
+    assert len(set(map(id, caught))) == 20
+    assert not any(hasattr(error, "__notes__") for error in caught), "no task was made that a note could name"
     assert len({_depth(error) for error in caught[1:]}) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_async.errors import ConfigError
+from kling_async.errors import AuthError, ConfigError
 from kling_async.protocol.auth import (
     ApiKey,
     KeyPair,
@@ -21,6 +21,7 @@ from kling_async.protocol.auth import (
     credentials_from,
     credentials_from_env,
     fingerprint,
+    name_credentials,
 )
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -147,6 +148,33 @@ def test_a_short_secret_warns_nobody() -> None:
         warnings.simplefilter("error")
 
         assert Signer(KeyPair("a", "short")).token(0.0, WALL)
+
+
+@pytest.mark.parametrize("key", ["", "  ", "\n"])
+def test_an_empty_key_is_called_empty(key: str) -> None:
+    """It is another mistake than a key with a blank inside, and has another remedy."""
+    with pytest.raises(ConfigError, match="api_key: expected a key, found an empty one; leave it out"):
+        credentials_from(api_key=key)
+
+
+def test_refused_credentials_are_named_and_not_shown() -> None:
+    """Which key it was and where it came from stand behind the remedy, once; no part of a key does."""
+    key = credentials_from_env({"KLINGAI_API_KEY": "key-of-the-shop"})
+    pair = credentials_from(access_key="AKxxxxxxxxxxxxxxxxxx42", secret_key=SECRET)
+    told = []
+
+    for credentials in (key, pair, ApiKey("another")):
+        assert credentials is not None
+        error = AuthError("no", 1000, 401, remedy="check the credentials")
+        name_credentials(error, credentials)
+        name_credentials(error, credentials)
+        told.append(str(error))
+
+    assert f"the API key from KLINGAI_API_KEY (fingerprint {fingerprint(key)[:8]}) was used" in told[0]
+    assert "the access key and its secret key from access_key (fingerprint " in told[1]
+    assert "the API key (fingerprint " in told[2]
+    assert all(each.count("fingerprint") == 1 for each in told)
+    assert not any(part in "".join(told) for part in ("shop", "AKxx", SECRET))
 
 
 @pytest.mark.parametrize(("age", "same"), [(0.0, True), (1439.9, True), (1440.0, False), (5000.0, False)])

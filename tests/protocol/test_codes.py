@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_async import errors
-from kling_async.protocol.codes import CODES, api_error, is_duplicate, is_known, is_not_found
+from kling_async.protocol.codes import CODES, api_error, is_duplicate, is_known, is_not_found, name_model
 
 VENDOR = [
     (1000, 401, errors.AuthError),
@@ -102,7 +102,41 @@ def test_without_a_code_of_use_the_status_decides(
     error = api_error(code, http_status)
 
     assert type(error) is kind
-    assert error.message == f"the service answered HTTP {http_status}"
+    assert str(error).count(str(http_status)) == (0 if code else 1)
+    assert str(error).startswith("the request ")
+
+
+@pytest.mark.parametrize(
+    ("http_status", "passes"),
+    [(400, False), (404, False), (408, True), (429, True), (500, True), (502, True)],
+)
+def test_an_answer_without_a_code_says_whether_it_passes(http_status: int, *, passes: bool) -> None:
+    """A gateway whose service is away for a moment is no reason to doubt the address first; a page that is not there is."""
+    remedy = api_error(0, http_status).remedy
+
+    assert ("usually passes" in remedy) is passes
+    assert "check the base URL" in remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (api_error(1201, 400, "model is not supported"), True),
+        (api_error(1203, 404, "Model does not exist"), True),
+        (api_error(1201, 400, "model kling-v9 is not supported"), False),
+        (api_error(1201, 400, "image is too small"), False),
+        (api_error(1103, 403, "no access to the model"), False),
+        (errors.MalformedReply("model"), False),
+    ],
+)
+def test_a_refused_model_is_named(error: errors.KlingError, *, named: bool) -> None:
+    """A message that speaks of models without naming one gets the job's as what to change; others stay as they are."""
+    before = str(error)
+
+    name_model(error, "kling-v9")
+
+    assert (str(error) != before) is named
+    assert ("model_name 'kling-v9'" in str(error)) is named
 
 
 def test_which_codes_are_known() -> None:

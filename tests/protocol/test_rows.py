@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kling_async.errors import InvalidJob
 from kling_async.protocol.jobs import MultiImage
-from kling_async.protocol.rows import job_from_row
+from kling_async.protocol.rows import UNKNOWN_FIELD, job_from_row, unknown_fields
 from kling_async.protocol.sources import ImageSource
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -43,6 +43,18 @@ def test_the_seeds_own_json() -> None:
         n=2,
         aspect_ratio="9:16",
     )
+
+
+def test_unknown_names_are_found_together() -> None:
+    """Each has the error that making the job stops at, which is the first one."""
+    row = {"promt": "x", "id": "a", "subject_image_list": [URL], "  ": "y"}
+
+    found = unknown_fields(row)
+
+    assert list(found) == ["promt", "  "]
+    assert {error.rule for error in found.values()} == {UNKNOWN_FIELD}
+    assert found["promt"].remedy == "did you mean 'prompt'?"
+    assert str(found["promt"]) == str(refused(row))
 
 
 def test_short_names() -> None:

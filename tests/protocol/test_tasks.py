@@ -156,9 +156,28 @@ def test_unwrap() -> None:
     with pytest.raises(errors.TaskFailed, match="no reason given") as caught:
         failed.unwrap()
     assert (caught.value.task, caught.value.reason) == (failed, "no reason given")
+    assert str(caught.value).endswith(f"; {caught.value.remedy}")
     with pytest.raises(errors.EmptyResult) as none:
         empty.unwrap()
     assert none.value.task_id == "t"
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("Failure to pass the risk control system", "content check"),
+        ("Image pixel is invalid", "make a new task"),
+    ],
+)
+def test_a_failed_task_says_what_to_do(reason: str, remedy: str) -> None:
+    """The reason is the service's free text; behind it stands what to do about it."""
+    failed = Task(task_id="t", status=TaskStatus.FAILED, status_message=reason)
+
+    with pytest.raises(errors.TaskFailed) as caught:
+        failed.unwrap()
+
+    assert str(caught.value).startswith(f"task t failed: {reason}; ")
+    assert remedy in caught.value.remedy
 
 
 def test_a_task_answers_to_its_ids() -> None:

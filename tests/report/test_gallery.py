@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kling_async import MultiImage
-from kling_async.errors import ConfigError, JournalError
+from kling_async.errors import ConfigError, JournalError, TaskFailed
 from kling_async.protocol.lifecycle import JobState
 from kling_async.protocol.parts import part_key
 from kling_async.protocol.sources import ImageSource
+from kling_async.protocol.tasks import Task, TaskStatus
 from kling_async.report.asked import Asked, asked_of, without_query
 from kling_async.report.gallery import Sources, write_gallery
 from kling_async.report.page import as_script, digest
@@ -144,6 +145,26 @@ def test_an_error_is_taken_apart() -> None:
     }
     assert plain["error"]["message"] == "task 1 failed: face"
     assert "retry" in plain["error"]["remedy"]
+
+
+def test_a_remedy_of_its_own_is_told_once() -> None:
+    """What an error says to do goes before what its code or its class says, and is taken off its message."""
+    refused = "model is not supported (code 1201); the job asks for model_name 'x': give it another"
+    checked = Task(task_id="1", status=TaskStatus.FAILED, status_message="no; risk control")
+    with pytest.raises(TaskFailed) as caught:
+        checked.unwrap()
+    failure = failed("b", type="TaskFailed", code=None, message=str(caught.value), request_id=None)
+
+    model, task = rows_of(
+        {"a": failed("a", type="BadRequest", code=1201, message=refused, request_id=None), "b": failure},
+        {},
+        {},
+    )
+
+    assert model["error"]["message"] == "model is not supported"
+    assert model["error"]["remedy"] == "the job asks for model_name 'x': give it another"
+    assert task["error"]["message"] == "task 1 failed: no; risk control"
+    assert task["error"]["remedy"] == caught.value.remedy
 
 
 def test_totals_add_up() -> None:
@@ -599,7 +620,7 @@ def test_a_run_ends_with_its_page(tmp_path: Path) -> None:
 
     data = data_of(tmp_path / "out/gallery.html")
     assert said.code == 1
-    assert Path(said.json()["gallery"]).samefile(tmp_path / "out/gallery.html")
+    assert Path(said.json()["gallery"]) == Path("out/gallery.html")
     assert {row["key"]: row["status"] for row in data["rows"]} == {"k": "succeeded", "bad": "failed"}
     assert "gallery   " in said.err
 

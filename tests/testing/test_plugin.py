@@ -199,7 +199,7 @@ def test_the_page_about_testing_passes(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess(*_PLUGIN, *_STRICT)
 
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
 
 
 def test_suites_that_do_not_use_it_pay_nothing(pytester: pytest.Pytester) -> None:

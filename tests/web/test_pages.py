@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "frameworks"
 _UVICORN = ("-m", "uvicorn", "--factory", "app:application", "--timeout-graceful-shutdown", "3", "--port")
+TOO_LONG = {"field": "prompt", "expected": "at most 2500 characters", "remedy": "shorten it"}
 SERVERS: dict[str, tuple[str, ...]] = {
     "aiohttp-web": ("app.py",),
     "fastapi": _UVICORN,
@@ -80,6 +81,10 @@ async def test_a_page(name: str, emulator: RunningEmulator, tmp_path: Path) -> N
                 ended = await reply.json()
             async with session.get("/jobs/none") as reply:
                 unknown = reply.status
+            async with session.post("/jobs", json={"prompt": "x" * 3000}) as reply:
+                invalid = (reply.status, await reply.json())
+            async with session.get("/picture", params={"prompt": "x" * 3000}) as reply:
+                invalid_too = (reply.status, await reply.json())
             image = await awaited
         process.terminate()
         code = await anyio.to_thread.run_sync(process.wait, 30)
@@ -89,6 +94,7 @@ async def test_a_page(name: str, emulator: RunningEmulator, tmp_path: Path) -> N
     assert told[-1] == "succeeded"
     assert (ended["status"], ended["pictures"], unknown) == ("succeeded", 1, 404)
     assert image == b"\x89PNG"
+    assert invalid == invalid_too == (422, TOO_LONG)
     assert (code in {0, -15}, "Traceback" in log, "ResourceWarning" in log) == (True, False, False), log
 
 

@@ -15,6 +15,7 @@ from kling_async.testing import RunningEmulator, running_emulator
 pytestmark = pytest.mark.anyio
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "first-app.md"
+TOO_LONG = {"field": "prompt", "expected": "at most 2500 characters", "remedy": "shorten it"}
 SERVER = ("-m", "uvicorn", "app:app", "--port")
 
 
@@ -47,11 +48,14 @@ async def test_a_picture_in_the_answer(emulator: RunningEmulator, tmp_path: Path
                 picture = (reply.status, await reply.read())
             async with session.get("/picture", params={"prompt": "[[refuse]]"}) as reply:
                 refused = (reply.status, await reply.text())
+            async with session.get("/picture", params={"prompt": "x" * 3000}) as reply:
+                invalid = (reply.status, await reply.json())
 
     assert picture[0] == 200
     assert picture[1].startswith(b"\x89PNG")
     assert refused[0] == 502
     assert "1301" in refused[1]
+    assert invalid == (422, TOO_LONG)
 
 
 async def test_an_answer_at_once(emulator: RunningEmulator, tmp_path: Path) -> None:
@@ -65,6 +69,8 @@ async def test_an_answer_at_once(emulator: RunningEmulator, tmp_path: Path) -> N
             session.post("/jobs", params={"prompt": "A robot at sea"}) as reply,
         ):
             accepted = (reply.status, await reply.json())
+            async with session.post("/jobs", params={"prompt": "x" * 3000}) as refusal:
+                invalid = (refusal.status, await refusal.json())
         server.kill()
     with served((*SERVER, str(port)), port, folder=tmp_path, env=emulator.env):
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -74,6 +80,7 @@ async def test_an_answer_at_once(emulator: RunningEmulator, tmp_path: Path) -> N
                 unknown = reply.status
 
     assert accepted[0] == 202
+    assert invalid == (422, TOO_LONG)
     assert (report["status"], report["pictures"]) == ("succeeded", 1)
     assert emulator.accepted(accepted[1]["id"]) == 1
     assert unknown == 404

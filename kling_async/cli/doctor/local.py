@@ -136,13 +136,13 @@ def _extras(facts: Facts) -> Iterator[Finding]:
     for extra, names in EXTRAS.items():
         versions = {name: facts.machine.packages.get(name) for name in names}
         missing = [name for name, version in versions.items() if version is None]
-        found = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
-        # An extra is a choice, and doing without it no fault.
+        found = [f"{name} {version}" for name, version in versions.items() if version is not None]
+        # An extra is a choice, and doing without it no fault, so that there is nothing to mend.
+        told = f'optional, not installed: {", ".join(missing)} (pip install "kling-async[{extra}]")'
         yield Finding(
             check=f"extra {extra}",
             level="ok",
-            found="; ".join(filter(None, (found, f"missing: {', '.join(missing)}" if missing else ""))),
-            remedy=f'pip install "kling-async[{extra}]"' if missing else "",
+            found="; ".join([*([", ".join(found)] if found else []), *([told] if missing else [])]),
         )
 
 

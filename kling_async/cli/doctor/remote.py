@@ -10,7 +10,15 @@ from typing import Any
 
 from kling_async.cli.doctor.facts import Answer, Facts, Finding, failed
 from kling_async.cli.money import duration, plural
-from kling_async.errors import ApiError, ConfigError, MalformedReply, NoSuchResource, RateLimited
+from kling_async.cli.voice import CONFIG
+from kling_async.errors import (
+    ApiError,
+    ConfigError,
+    KlingError,
+    MalformedReply,
+    NoSuchResource,
+    RateLimited,
+)
 from kling_async.protocol.auth import ApiKey, Credentials, credentials_from_env, fingerprint
 from kling_async.protocol.packs import Pack, slots_in
 
@@ -135,6 +143,15 @@ def _service(facts: Facts) -> Iterator[Finding]:
     ):
         yield failed("service", answer.error, "see that the network, the proxy and the address are right")
         return
+    if _is_no_kling(answer.error):
+        yield Finding(
+            check="service",
+            level="failed",
+            found=f"expected Kling's API, found something else at the address: {answer.error}",
+            remedy="correct KLING_BASE_URL or --base-url, or leave it out for the region's own",
+            exit_code=CONFIG,
+        )
+        return
     assert answer.seconds is not None, "where nobody answered there is an error"
     yield Finding(
         check="service",
@@ -165,11 +182,9 @@ def _account(facts: Facts) -> Iterator[Finding]:
     if answer is None or answer.seconds is None or not _has_credentials(facts):
         return
     error = answer.error
-    if isinstance(error, MalformedReply | ConfigError):
+    if isinstance(error, MalformedReply | ConfigError) or _is_no_kling(error):
         return  # nothing of the account's
-    if isinstance(error, RateLimited | NoSuchResource) or (
-        isinstance(error, ApiError) and error.http_status == 404
-    ):
+    if isinstance(error, RateLimited | NoSuchResource):
         yield Finding(
             check="account",
             level="warning",
@@ -180,6 +195,11 @@ def _account(facts: Facts) -> Iterator[Finding]:
         yield failed("account", error)
     else:
         yield from _packs(answer)
+
+
+def _is_no_kling(error: KlingError | None) -> bool:
+    """Tell whether whoever answered knows neither Kling's paths nor its codes; a busy gateway says something else."""
+    return isinstance(error, ApiError) and not error.code and error.http_status in {400, 404, 405, 410}
 
 
 def _packs(answer: Answer) -> Iterator[Finding]:
@@ -208,7 +228,7 @@ def _pack(pack: Pack) -> str:
     units = (
         ""
         if pack.remaining is None or pack.total is None
-        else f", {pack.remaining:,f} of {pack.total:,f} units left"
+        else f", {float(pack.remaining):,.10g} of {float(pack.total):,.10g} units left"
     )
     end = f", until {pack.invalid_at:%Y-%m-%d}" if pack.invalid_at else ""
     return f"{pack.name}: {pack.status or 'no status'}{units}{end}"
