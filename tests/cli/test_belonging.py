@@ -48,7 +48,7 @@ def test_an_emulator_by_its_address_is_an_emulator(folder: Path, service: Any) -
     assert "$0.06 (emulated)" in said.err
     assert said.json()["emulated"] is told.json()["emulated"] is True
     assert status.out.startswith("EMULATED")
-    assert "$0.06 emulated" in status.out
+    assert "$0.06 (emulated)" in status.out
     assert '"emulated": true' in (folder / "out/gallery.html").read_text("utf-8").replace('":true', '": true')
     conform(told.json(), "status")
 

@@ -247,7 +247,7 @@ def test_run_status_retry_and_check_count_alike(folder: Path, service: Any) -> N
         0,
         {"done": 3, "failed": 1},
     )
-    assert told.out.splitlines()[0] == (
+    assert told.out.splitlines()[1] == (
         "manifest   m.jsonl: 6 jobs, 3 done, 1 failed before (again: kling-async retry out), "
         "2 bad and refused (which: kling-async check), 0 to do"
     )
@@ -265,7 +265,7 @@ def test_status_without_its_manifest(folder: Path, service: Any) -> None:
     said = call("status", "out", cwd=folder)
     data = call("status", "out", "--json", cwd=folder).json()
 
-    assert said.out.startswith("done               1  made and saved\n")
+    assert said.out.splitlines()[1] == "done               1  made and saved"
     assert (data["rows"], data["todo"], data["totals"]) == (None, None, {"done": 1})
 
 

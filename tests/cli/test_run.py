@@ -291,7 +291,7 @@ def test_progress_as_json_lines(folder: Path, service: Any) -> None:
     mistake = call("run", path, "--progress=json", cwd=folder)
 
     lines = [json.loads(line) for line in said.err.splitlines()]
-    assert (lines[0]["event"], lines[0]["message"].split()[0]) == ("said", "target")
+    assert (lines[0]["event"], lines[0]["message"].split()[0]) == ("said", "EMULATED:")
     assert json.loads(mistake.err)["message"].startswith("error: expected -o")
     assert [line for line in lines if line["event"] == "progress"][-1]["done"] == 3
     assert [line["key"] for line in lines if line["event"] == "failed"] == ["line-3"]
