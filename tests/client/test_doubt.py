@@ -8,9 +8,11 @@ import pytest
 
 from kling_async.client.clock import Clock
 from kling_async.client.emitter import Emitter
+from kling_async.client.tracked import Tracked
 from kling_async.client.turnstile import Pass, Turnstile
 from kling_async.errors import ServerError, TransportError
 from kling_async.protocol.slots import Lane, Limit
+from kling_async.protocol.tasks import Task, TaskStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +80,21 @@ async def test_a_task_that_is_found_lets_the_next_one_through() -> None:
 
     gate.found(doubtful[0])
     gate.found(doubtful[0])
+    async with asyncio.timeout(30):
+        await gate.wait(behind)
+
+    assert gate.held == 4
+
+
+async def test_what_the_poller_sees_of_a_task_in_doubt_lets_the_next_one_through() -> None:
+    """The row that is looked after tells the lane, with the first status that anybody hears of its task."""
+    gate = turnstile()
+    doubtful, behind = await in_doubt(gate)
+    row = Tracked(
+        path="/", ask_for="ka-1", external_task_id="ka-1", since=0.0, ticket=doubtful[0], turnstile=gate
+    )
+
+    row.update(Task(task_id="1", external_task_id="ka-1", status=TaskStatus("processing")))
     async with asyncio.timeout(30):
         await gate.wait(behind)
 
