@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +19,9 @@ from kling_async.errors import KlingError
 from kling_async.protocol.naming import TEMPLATE
 
 if TYPE_CHECKING:
+    from kling_async.batch.manifest import BadRow, Row
     from kling_async.cli.board import Board
-    from kling_async.cli.driver import Ending
+    from kling_async.cli.driver import Ending, Orders
     from kling_async.cli.earlier import Command
     from kling_async.cli.estimate import Estimate
     from kling_async.client.kling import Kling
@@ -118,6 +119,24 @@ class Settings:
         """Return the command that tries again what failed, as this run was told to; it asks before it spends."""
         return shlex.join(["kling-async", "retry", str(self.home), *self._how()])
 
+    def orders(self, rows: Iterable[Row | BadRow]) -> Orders:
+        """Return what is to be done with *rows*."""
+        from kling_async.cli.driver import Orders
+
+        return Orders(
+            rows=rows,
+            out=self.out,
+            name=self.name,
+            journal=self.journal,
+            resume=self.again(),
+            budget=self.budget,
+            split=self.split,
+            in_order=self.in_order,
+            update=self.update,
+            fit=self.fit,
+            verify=self.verify,
+        )
+
     def _how(self) -> list[str]:
         """Return the options that `run` and `retry` share."""
         return [
@@ -166,7 +185,7 @@ async def run_manifest(
     """
     from kling_async.batch.upkeep import forget_running
     from kling_async.cli.board import Board
-    from kling_async.cli.driver import Orders, drive, monotonic
+    from kling_async.cli.driver import drive, monotonic
     from kling_async.cli.earlier import is_emulated
     from kling_async.cli.estimate import estimate
     from kling_async.cli.intake import open_manifest
@@ -191,30 +210,16 @@ async def run_manifest(
         )
         asks = settings.asks and not emulated
         await counting.begin(wait=asks)
-        heading = (
-            [*banner(target[0].split()[-1]), *target[1:]] if emulated and not settings.emulator else target
-        )
-        for line in (*heading, *_plan(settings, counting.result, emulated=bool(emulated))):
+        if emulated and not settings.emulator:
+            target[:1] = banner(target[0].split()[-1])
+        for line in (*target, *_plan(settings, counting.result, emulated=bool(emulated))):
             voice.say(line)
         if asks and not click.confirm("Go on?", err=True):
             voice.say("nothing was sent")
             return 0
-        orders = Orders(
-            rows=rows,
-            out=settings.out,
-            name=settings.name,
-            journal=settings.journal,
-            resume=settings.again(),
-            budget=settings.budget,
-            split=settings.split,
-            in_order=settings.in_order,
-            update=settings.update,
-            fit=settings.fit,
-            verify=settings.verify,
-        )
         view = choose_view(voice, emulated=bool(emulated))
         beside = None if counting.result else counting.count
-        ending = await drive(kling, orders, board, view, voice, beside=beside)
+        ending = await drive(kling, settings.orders(rows), board, view, voice, beside=beside)
     # Who did not answer at first has done so by now.
     _report(settings, ending, voice, emulated=bool(emulated or is_emulated(settings.home)))
     return ending.exit_code
